@@ -1,0 +1,86 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Debian packages: which are missing, which this project installed, and their removal.
+#
+# Usage: packages.sh missing NAME...      prints the names that are not installed
+#        packages.sh before FILE          remembers what is installed before anything is added
+#        packages.sh after FILE           appends to FILE the packages that are new since then
+#        packages.sh remove [--check] FILE
+#                                         removes the packages in FILE if nothing else would go
+set -eu
+export LC_ALL=C
+
+installed() {
+	# shellcheck disable=SC2016  # dpkg-query's own placeholders
+	dpkg-query -W -f '${db:Status-Status} ${binary:Package}\n' "$@" 2>/dev/null |
+		sed -n 's/^installed //p' | sort -u
+}
+
+missing() {
+	have=$(installed "$@" | sed 's/:.*//')
+	for name in "$@"; do
+		printf '%s\n' "$have" | grep -qxF "$name" || echo "$name"
+	done
+}
+
+# A list that is already there is of a run that was stopped: what that run added counts too.
+before() {
+	mkdir -p "$(dirname "$1")"
+	if [ ! -e "$1.before" ]; then
+		installed >"$1.before.new"
+		mv "$1.before.new" "$1.before"
+	fi
+}
+
+after() {
+	installed >"$1.after"
+	{
+		cat "$1" 2>/dev/null || true
+		comm -13 "$1.before" "$1.after"
+	} | sort -u >"$1.new"
+	mv "$1.new" "$1"
+	rm "$1.before" "$1.after"
+}
+
+# Reads names from the file, so that what apt proposes can be held against it.
+remove() {
+	check=no
+	if [ "$1" = --check ]; then
+		check=yes
+		shift
+	fi
+	if [ ! -s "$1" ]; then
+		echo unchanged
+		return
+	fi
+	# shellcheck disable=SC2046  # one word a package name
+	names=$(installed $(cat "$1"))
+	if [ -z "$names" ]; then
+		echo unchanged
+		return
+	fi
+	# shellcheck disable=SC2086
+	plan=$(apt-get -s -qq purge $names </dev/null |
+		sed -n 's/^\(Inst\|Remv\|Purg\) \([^ ]*\).*/\2/p' | sed 's/:.*//' | sort -u)
+	others=$(printf '%s\n' "$plan" | grep -vxF "$(printf '%s\n' "$names" | sed 's/:.*//')" || true)
+	if [ -n "$others" ]; then
+		echo "kept: removing the packages would also touch $(printf '%s' "$others" | tr '\n' ' ')"
+		return
+	fi
+	if [ "$check" = no ]; then
+		# shellcheck disable=SC2086
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
+			purge $names </dev/null >&2
+	fi
+	echo "removed: $(printf '%s' "$names" | tr '\n' ' ')"
+}
+
+verb=${1:?usage: packages.sh missing|before|after|remove ...}
+shift
+case $verb in
+missing | before | after | remove) "$verb" "$@" ;;
+*)
+	echo "packages.sh: unknown verb: $verb" >&2
+	exit 2
+	;;
+esac

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove what a crashed run could have left: on the hosts of a chain, and on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from bench import current
+from bench.chain import Chain, Host
+from bench.errors import BenchError
+from bench.fleet import Fleet
+from bench.paths import hop_package
+
+_LIMIT_S = 30.0
+
+
+def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
+    """End leftover agents on every host of the chain; return how many things were removed.
+
+    Raises HostsError with each host that could not be cleaned, after the others were.
+    """
+    source = (hop_package() / "clean.py").read_text()
+    with Fleet(chain.hosts) as fleet:
+
+        def ask(host: Host) -> list[str]:
+            output = fleet.run_on(host, "/usr/bin/python3 -B -", source, _LIMIT_S)
+            try:
+                return [str(each) for each in json.loads(output)]
+            except ValueError:
+                raise BenchError("its answer is not JSON", host=host.name) from None
+
+        removed = fleet.for_each(ask, chain.hosts)
+    for host, things in removed.items():
+        for thing in things:
+            progress(f"{host}: removed {thing}")
+    return sum(map(len, removed.values()))
+
+
+def clean_here(progress: Callable[[str], None]) -> int:
+    """Remove ephemeral labs whose run is gone, and forget an inventory that no longer exists."""
+    removed = 0
+    if sys.platform == "linux" and os.geteuid() == 0:
+        from bench.lab import lifecycle
+
+        removed += lifecycle.remove_orphans(progress)
+    try:
+        current.recall()
+    except BenchError:
+        current.forget()
+        progress("forgot the inventory deployed last, which is gone")
+        removed += 1
+    return removed
+
+
+def current_chain() -> Chain | None:
+    """Return the chain deployed last, or None when there is none that can be read."""
+    from bench.inventory import load
+
+    with contextlib.suppress(BenchError):
+        if current.recall() is not None:
+            return load(None)
+    return None

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench show`: one run, summed up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from bench.compare import compare
+from bench.paths import results_dir
+from bench.runs import RunReader
+from bench.verdict import header, render
+
+
+@click.command("show")
+@click.argument("run")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder of runs [./results].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def show_command(run: str, results: Path | None, as_json: bool) -> None:
+    """Sum up a RUN: a path, a run id, or latest."""
+    reader = RunReader.open(run, results or results_dir())
+    comparison = compare(reader)
+    if as_json:
+        summary = {"path": str(reader.path), "run": reader.meta, "summary": comparison}
+        click.echo(json.dumps(summary, indent=1, allow_nan=False))
+        return
+    console = Console()
+    console.print(header(reader.meta), Text(), render(reader.meta, comparison))
+    for note in reader.meta["notes"]:
+        console.print(Text(f"Note: {note}"))

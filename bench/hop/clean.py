@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""End what a crashed run could have left on this host. Self-contained: runs without a deploy.
+
+Everything a hopbench agent sets up ends with the agent, so ending agents is what there is to do.
+Prints a JSON list of what was removed; empty when there was nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+_ROLES = (b"forward", b"serve", b"load")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TABLE = "hopbench"
+
+
+def _agents() -> dict[int, str]:
+    """Return {pid: role} of the agents in this network namespace."""
+    here = os.readlink("/proc/self/ns/net")
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")[:-1]
+            cwd = os.readlink(f"/proc/{name}/cwd")
+            there = os.readlink(f"/proc/{name}/ns/net")
+        except OSError:
+            continue
+        ours = words[-3:-1] == [b"-m", b"hop"] and words[-1] in _ROLES and b"python3" in words[0]
+        if ours and cwd.split(" ")[0] == "/opt/hopbench" and there == here:
+            found[int(name)] = words[-1].decode()
+    return found
+
+
+def _end_agents() -> list[str]:
+    first = _agents()
+    for number, limit_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0)):
+        left = _agents()
+        for pid in left:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        until = time.monotonic() + limit_s
+        while left and time.monotonic() < until:
+            time.sleep(0.05)
+            left = _agents()
+    return [f"agent {role} (process {pid})" for pid, role in sorted(first.items())]
+
+
+def _delete_table() -> list[str]:
+    nft = shutil.which("nft", path=_PATH)
+    if nft is None:
+        return []
+    done = subprocess.run(
+        [nft, "delete", "table", "ip", _TABLE], capture_output=True, timeout=10, check=False
+    )
+    return [] if done.returncode else [f"nft table ip {_TABLE}"]
+
+
+def main(argv: list[str]) -> int:
+    """Remove, and print what was removed."""
+    del argv
+    print(json.dumps(_end_agents() + _delete_table()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forwarding agent: one hop's forwarders, prepared beforehand, one of them active at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from . import PROTOCOL, config
+from .errors import HopError
+from .nft import NftForwarder
+from .protocol import Message, serve
+from .socat import SocatForwarder
+from .xdp import XdpForwarder
+
+
+class Forwarder(Protocol):
+    """What a mode has to offer. Nothing it sets up may outlive the process, even on SIGKILL."""
+
+    def __init__(self, place: config.Place) -> None: ...
+
+    def prepare(self) -> None:
+        """Do what is slow: compile, load, open."""
+
+    def start(self, target: config.Target) -> dict[str, object]:
+        """Forward to a next hop from now on; return facts worth recording."""
+
+    def counters(self) -> dict[str, int]:
+        """Return counts that only grow while the forwarder runs; `flows_opened` is one of them."""
+
+    def stop(self) -> None:
+        """Undo `start`. May be called at any time, also twice."""
+
+
+# A new mode is one module and one row.
+MODES: dict[str, type[Forwarder]] = {
+    "socat": SocatForwarder,
+    "nft": NftForwarder,
+    "xdp": XdpForwarder,
+}
+
+
+class Agent:
+    """State of the forwarding agent between two lines of the controller."""
+
+    def __init__(self) -> None:
+        self._place: config.Place | None = None
+        self._forwarders: dict[str, Forwarder] = {}
+        self._active: str | None = None
+
+    def handle(self, message: Message) -> Message:
+        """Answer one line: `place` first, then targets and questions. Raises HopError."""
+        operation = message.pop("op", "configure")
+        if operation == "place":
+            return self._take_place(message)
+        if operation == "configure":
+            return self._configure(message)
+        if operation == "counters":
+            config.nothing_else(message)
+            return {"event": "counters", "mode": self._active or "direct", **self._counters()}
+        if operation == "renew":
+            config.nothing_else(message)
+            return {"event": "ready"}
+        raise HopError("unknown operation")
+
+    def _take_place(self, message: Message) -> Message:
+        prepare = message.pop("prepare", [])
+        if not isinstance(prepare, list) or not set(map(str, prepare)) <= {*MODES, "direct"}:
+            raise HopError("prepare is not a list of modes")
+        if message.pop("protocol", None) != PROTOCOL:
+            raise HopError("the agent on this host is of another version", "run bench deploy")
+        self.stop()
+        self._place = config.place(message)
+        config.nothing_else(message)
+        self._forwarders = {}
+        for mode in prepare:
+            if mode != "direct":
+                self._forwarder(mode).prepare()
+        return {"event": "ready", "pid": os.getpid(), "modes": sorted(MODES)}
+
+    def _forwarder(self, mode: str) -> Forwarder:
+        if self._place is None:
+            raise HopError("the agent was not told its place yet")
+        if mode not in self._forwarders:
+            self._forwarders[mode] = MODES[mode](self._place)
+        return self._forwarders[mode]
+
+    def _configure(self, message: Message) -> Message:
+        target = config.target(message, tuple(MODES))
+        self.stop()
+        if target is None:
+            return {"event": "ready", "mode": "direct"}
+        facts = self._forwarder(target.mode).start(target)
+        self._active = target.mode
+        return {"event": "ready", "mode": target.mode, **facts}
+
+    def _counters(self) -> Message:
+        if self._active is None:
+            return {"counters": {}}
+        return {"counters": self._forwarders[self._active].counters()}
+
+    def stop(self) -> None:
+        """End the active forwarder."""
+        for forwarder in self._forwarders.values():
+            forwarder.stop()
+        self._active = None
+
+
+def main(argv: list[str]) -> int:
+    """Serve the controller on stdin and stdout until it is gone."""
+    del argv
+    agent = Agent()
+    return serve(agent.handle, agent.stop)

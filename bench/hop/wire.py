@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attach bpf/wire.c to every port of the lab's wire; run inside the wire's network namespace."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import sys
+
+from . import compiler, kernel
+from .errors import HopError
+
+
+def _mac_key(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", "")) + b"\0\0"
+
+
+def attach(ports: dict[str, str], function: str) -> None:
+    """Load one of the wire's programs and attach it natively to each port.
+
+    ports: interface name in this namespace -> MAC address of the host behind it.
+    function: `hopbench_wire` switches frames, `hopbench_pass` leaves them to the bridge.
+
+    Attached by netlink and not by a bpf_link: the wire needs no process, and the program goes
+    when the namespace does. Must run here, not at the controller: an interface index in a map
+    means what it means in the namespace of the port that the frame came in by.
+    """
+    fds = compiler.load("wire.c", function, ("ports",), {"PORT_COUNT": len(ports)})
+    for name, mac in ports.items():
+        index = struct.pack("=I", socket.if_nametoindex(name))
+        kernel.update(fds["ports"], _mac_key(mac), index)
+    for name in ports:
+        kernel.attach_netlink(fds[function], socket.if_nametoindex(name))
+    for name in ports:
+        mode, _ = kernel.query_xdp(socket.if_nametoindex(name))
+        if mode != "native":
+            raise HopError(f"port {name} of the wire runs XDP in {mode or 'no'} mode")
+
+
+def main(argv: list[str]) -> int:
+    """Read {"function": …, "ports": {name: MAC}} from stdin; on failure say why, return 1."""
+    del argv
+    try:
+        wanted = json.load(sys.stdin)
+        attach(wanted["ports"], wanted["function"])
+    except (HopError, OSError, ValueError, subprocess.SubprocessError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""run.json and samples.csv, read strictly: what is not as it was written is refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.cells import Cell
+from bench.errors import BenchError
+from bench.results import COLUMNS, RUN_FILE, SAMPLES_FILE, SCHEMA_VERSION, STATUSES
+
+NOT_A_RUN = "name a run directory, a run id that `bench list` shows, or latest"
+_DAMAGED = "the run is damaged; measure again, or restore the file"
+_TYPES: dict[str, tuple[type, ...]] = {
+    "run_id": (str,),
+    "status": (str,),
+    "started_at": (str,),
+    "ended_at": (str, type(None)),
+    "timing": (dict,),
+    "notes": (list,),
+    "versions": (dict,),
+    "git_commit": (str, type(None)),
+    "seed": (int,),
+    "sweep": (dict,),
+    "order": (list,),
+    "chain": (dict,),
+    "host_facts": (dict,),
+}
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+KEY = ("mode", "attach", "hops", "size_bytes", "concurrency")
+"""The columns that name a sample's cell, in the order of `Cell.key`."""
+
+Row = dict[str, Any]
+
+
+def read_run(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Return run.json and the rows of samples.csv, which must belong together.
+
+    Raises BenchError.
+    """
+    meta, rows = read_meta(path), read_rows(path)
+    cells = {Cell(**cell).key for cell in meta["sweep"]["cells"]}
+    for row in rows:
+        if tuple(row[name] for name in KEY) not in cells:
+            cause = f"{path / SAMPLES_FILE} is damaged: {row['sample']} is of no cell of the sweep"
+            raise BenchError(cause, remedy=_DAMAGED)
+    return meta, rows
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return a run's checked run.json. Raises BenchError."""
+    file = path / RUN_FILE
+    missing = BenchError(f"{path} is not a run: it has no {RUN_FILE}", remedy=NOT_A_RUN)
+    try:
+        meta = json.loads(_text(file, missing), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
+    version = meta.get("schema_version") if isinstance(meta, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BenchError(f"{file} is no run's: it has no schema_version", remedy=NOT_A_RUN)
+    if version > SCHEMA_VERSION:
+        raise BenchError(
+            f"{path} has results schema {version} and this hopbench reads up to {SCHEMA_VERSION}",
+            remedy="upgrade hopbench",
+        )
+    try:
+        _check(meta)
+    except ValueError as error:
+        raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
+    return dict(meta)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a run's samples.csv, typed as COLUMNS says. Raises BenchError."""
+    file = path / SAMPLES_FILE
+    missing = BenchError(f"{path} has no {SAMPLES_FILE}", remedy=_DAMAGED)
+    try:
+        lines = list(csv.reader(_text(file, missing).splitlines(), strict=True))
+        if not lines or lines[0] != list(COLUMNS):
+            raise ValueError("its columns are not those of this schema")
+        rows = [_row(number, line) for number, line in enumerate(lines[1:], start=1)]
+        if len({row["sample"] for row in rows}) < len(rows):
+            raise ValueError("a sample appears twice")
+    except (csv.Error, ValueError) as error:
+        raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
+    return rows
+
+
+def moment(text: str) -> datetime:
+    """Return an ISO 8601 time, or NEVER when the text is none or lacks its zone."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return NEVER
+    return parsed if parsed.tzinfo else NEVER
+
+
+def _text(file: Path, missing: BenchError) -> str:
+    try:
+        if not file.is_file():
+            raise missing
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _check(meta: Row) -> None:
+    for key, types in _TYPES.items():
+        if key not in meta or not isinstance(meta[key], types) or isinstance(meta[key], bool):
+            raise ValueError(f"{key} is missing or of the wrong kind")
+    if meta["status"] not in STATUSES:
+        raise ValueError("its status is unknown")
+    if moment(meta["started_at"]) == NEVER:
+        raise ValueError("started_at is not a time")
+    if not all(isinstance(note, str) for note in meta["notes"]):
+        raise ValueError("notes must be texts")
+    for value in meta["timing"].values():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError("timing must be numbers")
+    cells, blocks = meta["sweep"].get("cells"), meta["sweep"].get("blocks")
+    if not isinstance(cells, list) or not all(_is_cell(cell) for cell in cells):
+        raise ValueError("sweep.cells are not cells")
+    if not _is_whole(blocks):
+        raise ValueError("sweep.blocks is not a whole number")
+    for block in meta["order"]:
+        if not isinstance(block, list) or not all(_is_whole(place) for place in block):
+            raise ValueError("order is not lists of places in sweep.cells")
+
+
+def _is_cell(cell: object) -> bool:
+    names = [field.name for field in fields(Cell)]
+    if not isinstance(cell, dict) or sorted(cell) != sorted(names):
+        return False
+    texts = isinstance(cell["mode"], str) and isinstance(cell["attach"], str)
+    whole = all(_is_whole(cell[name]) and cell[name] >= 0 for name in names[2:])
+    return texts and whole and cell["concurrency"] > 0
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _row(number: int, line: Sequence[str]) -> Row:
+    if len(line) != len(COLUMNS):
+        raise ValueError(f"row {number} has {len(line)} fields instead of {len(COLUMNS)}")
+    row: Row = {}
+    for (column, kind), text in zip(COLUMNS.items(), line, strict=True):
+        try:
+            row[column] = _PARSERS[kind](text)
+        except ValueError as error:
+            raise ValueError(f"row {number}, {column}: {text[:32]!r} {error}") from error
+    if row["valid"] and (row["elapsed_s"] is None or row["transactions"] is None):
+        raise ValueError(f"row {number} is a valid sample without siege's report")
+    return row
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise ValueError("is not a whole number")
+    return int(text)
+
+
+def _figure(text: str) -> float:
+    if not re.fullmatch(r"[0-9.]{1,32}(e[+-]?[0-9]{1,3})?", text):
+        raise ValueError("is not a figure")
+    if not math.isfinite(number := float(text)):
+        raise ValueError("is not finite")
+    return number
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return text == "true"
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "whole": _whole,
+    "count": lambda text: _whole(text) if text else None,
+    "figure": lambda text: _figure(text) if text else None,
+    "flag": _flag,
+}
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run: verify every way through the chain, then sample cell by cell, block by block."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import facts
+from bench.cells import Cell
+from bench.chain import Chain
+from bench.errors import BenchError, Interrupted
+from bench.progress import RunProgress
+from bench.results import RunMeta, RunWriter, Sample, Status, Timing, describe_chain
+from bench.session import Forwarding, RawSample, Session, describe, forwarding_of
+from bench.siege import invalid_reason, parse_report
+from bench.sweep import Sweep, order
+
+
+@dataclass
+class _Clock:
+    """Where the time of a run goes. began: time.monotonic() at the start of the command."""
+
+    began: float
+    ready_s: float | None = None
+    siege_s: float = 0.0
+
+    def timing(self) -> Timing:
+        return Timing(self.ready_s, self.siege_s, time.monotonic() - self.began)
+
+
+def run(
+    chain: Chain,
+    sweep: Sweep,
+    output: Path,
+    progress: RunProgress,
+    *,
+    began: float,
+    notes: tuple[str, ...] = (),
+) -> Path:
+    """Measure a sweep on a deployed chain and return the run's directory.
+
+    Whatever ends it, what was measured is kept, the run says how it ended, and the hosts are as
+    they were. Raises BenchError, also Interrupted.
+    """
+    meta = RunMeta(
+        sweep=sweep,
+        versions=facts.controller_versions(),
+        git_commit=facts.git_commit(),
+        chain=describe_chain(chain),
+        notes=notes,
+    )
+    writer = RunWriter.create(output, meta)
+    progress.phase(f"run {writer.run_id}")
+    clock = _Clock(began)
+    host_facts: dict[str, Any] = {}
+    status: Status = "failed"
+    try:
+        hops = max(cell.hops for cell in sweep.cells)
+        modes = sorted({cell.mode for cell in sweep.cells})
+        with Session(chain, hops, modes) as session:
+            host_facts = session.facts()
+            for forwarding in _forwardings(sweep):
+                session.verify(forwarding)
+            clock.ready_s = time.monotonic() - began
+            progress.phase(
+                f"every payload verified through {len(_forwardings(sweep))} ways; "
+                f"ready after {clock.ready_s:.1f} s"
+            )
+            _measure(session, sweep, writer, progress, clock)
+        status = "complete"
+    except (Interrupted, KeyboardInterrupt):
+        status = "interrupted"
+        raise
+    finally:
+        writer.finish(status, timing=clock.timing(), host_facts=host_facts)
+    return writer.path
+
+
+def _forwardings(sweep: Sweep) -> list[Forwarding]:
+    """Return every way through the chain that the sweep takes, longest chains first.
+
+    The hops stay busy in the same mode from one to the next, so switching is cheap.
+    """
+    found = {forwarding_of(cell) for cell in sweep.cells}
+    return sorted(found, key=lambda each: (each[0], each[1], -each[2]))
+
+
+def _measure(
+    session: Session, sweep: Sweep, writer: RunWriter, progress: RunProgress, clock: _Clock
+) -> None:
+    total = sweep.blocks * len(sweep.cells)
+    progress.start(total)
+    took_s: dict[Cell, float] = {}
+    done = 0
+    for block in range(1, sweep.blocks + 1):
+        cells = order(sweep, block)
+        for position, cell in enumerate(cells, start=1):
+            begin = time.monotonic()
+            raw = session.sample(cell)
+            clock.siege_s += raw.wall_s
+            sample = _judge(cell, block, position, raw)
+            writer.add_sample(sample, raw.stdout)
+            took_s[cell] = time.monotonic() - begin
+            done += 1
+            left_s = _left_s(took_s, cells[position:], sweep, block)
+            progress.sample(done, _line(block, sweep.blocks, sample), left_s)
+
+
+def _judge(cell: Cell, block: int, position: int, raw: RawSample) -> Sample:
+    """Return the sample, valid or with the reason why it is not."""
+    report, reason = None, ""
+    try:
+        report = parse_report(raw.stdout)
+    except BenchError as error:
+        reason = error.one_line()
+    if raw.timed_out:
+        reason = f"siege was cut off after {raw.wall_s:.0f} s"
+    elif report is not None:
+        reason = invalid_reason(report, cell) or _path_reason(cell, raw)
+        if not reason and raw.status:
+            reason = f"siege ended with status {raw.status}"
+    started_at = datetime.fromtimestamp(raw.started_at, UTC)
+    return Sample(cell, block, position, started_at, report, reason)
+
+
+def _path_reason(cell: Cell, raw: RawSample) -> str:
+    """Return why the hops' counters say that the traffic went elsewhere, or nothing."""
+    for number, flows in enumerate(raw.flows, start=1):
+        if flows < cell.transactions:
+            return f"hop {number} carried {flows} of {cell.transactions} connections"
+    return ""
+
+
+def _left_s(took_s: dict[Cell, float], rest: list[Cell], sweep: Sweep, block: int) -> float:
+    """Estimate the time to the end: cells take as long as before, unknown ones the mean."""
+    mean_s = sum(took_s.values()) / len(took_s)
+    this_block = sum(took_s.get(cell, mean_s) for cell in rest)
+    a_block = sum(took_s.get(cell, mean_s) for cell in sweep.cells)
+    return this_block + a_block * (sweep.blocks - block)
+
+
+def _line(block: int, blocks: int, sample: Sample) -> str:
+    cell = sample.cell
+    where = (
+        f"block {block}/{blocks} {describe(forwarding_of(cell))}, "
+        f"{cell.size_bytes} B, c={cell.concurrency}"
+    )
+    if not sample.valid or sample.report is None:
+        return f"{where}: invalid, {sample.invalid_reason}"
+    report = sample.report
+    if not report.elapsed_s:
+        return f"{where}: below siege's clock tick"
+    return f"{where}: {report.transactions / report.elapsed_s:.0f} transactions/s"

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chain at work: its agents, switched from cell to cell, verified, and asked for samples."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from bench import facts
+from bench.cells import MODES, PAYLOAD_SIZES, Cell
+from bench.chain import Chain, Host
+from bench.errors import BenchError, HostsError
+from bench.fleet import Agent, Fleet, ask_all, ask_each
+from bench.hop import PROTOCOL, payloads
+
+# Compiling takes 0.3 s on a PC and half a minute in an emulated guest, per host side by side.
+PREPARE_LIMIT_S = 150.0
+SWITCH_LIMIT_S = 20.0
+FETCH_LIMIT_S = 120.0
+
+# A bound on a sample, far above what a working chain needs: per sample, transaction and byte.
+_SAMPLE_BASE_S = 20.0
+_SAMPLE_TRANSACTION_S = 0.05
+_SAMPLE_BYTES_PER_S = 1e6
+MAX_SAMPLE_S = 3500
+_LEASE_SLACK_S = 15.0
+
+Forwarding = tuple[str, str, int]
+"""(mode, attach, hops): what the hops have to be switched for."""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """What the client saw of one siege invocation, and what each hop counted meanwhile.
+
+    flows: connections that each hop of the cell took part in, in chain order.
+    """
+
+    stdout: str
+    stderr: str
+    status: int
+    timed_out: bool
+    started_at: float
+    wall_s: float
+    flows: tuple[int, ...]
+
+
+def forwarding_of(cell: Cell) -> Forwarding:
+    """Return what of a cell concerns the hops."""
+    return cell.mode, cell.attach, cell.hops
+
+
+def sample_limit_s(cell: Cell) -> int:
+    """Return how long a sample may take before it is cut off."""
+    transfer_s = cell.transactions * cell.size_bytes / _SAMPLE_BYTES_PER_S
+    limit_s = _SAMPLE_BASE_S + cell.transactions * _SAMPLE_TRANSACTION_S + transfer_s
+    return min(int(limit_s), MAX_SAMPLE_S)
+
+
+class Session:
+    """Agents on client, server and the first `hops` hops, from start to orderly end."""
+
+    def __init__(self, chain: Chain, hops: int, modes: Sequence[str]) -> None:
+        self._chain = chain
+        self._hops = chain.hops[:hops]
+        self._modes = [mode for mode in modes if MODES[mode].hops]
+        self._fleet = Fleet([chain.client, *self._hops, chain.server])
+        self._active: Forwarding = ("direct", "", 0)
+        self.attach_facts: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Session:
+        """Connect, start nginx and every agent, prepare the modes. Raises BenchError."""
+        self._fleet.__enter__()
+        try:
+            self._start()
+        except BaseException:
+            self._fleet.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the agents; whatever they set up goes with them."""
+        self._fleet.close()
+
+    def _start(self) -> None:
+        chain = self._chain
+        roles = {chain.client.name: "load", chain.server.name: "serve"}
+        roles |= {hop.name: "forward" for hop in self._hops}
+        agents = self._fleet.start_agents(roles)
+        self._client = agents[chain.client.name]
+        self._server = agents[chain.server.name]
+        self._hop_agents = [agents[hop.name] for hop in self._hops]
+        self._agents = list(agents.values())
+        places = [(agent, self._place(agent.host)) for agent in agents.values()]
+        ask_each(places, PREPARE_LIMIT_S)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what each host is, one line of facts a host."""
+        return facts.of_hosts(self._fleet, [agent.host for agent in self._agents])
+
+    def _place(self, host: Host) -> dict[str, Any]:
+        place: dict[str, Any] = {
+            "op": "place",
+            "protocol": PROTOCOL,
+            "data_nic": host.data_nic,
+            "data_ip": host.data_ip,
+        }
+        if host.role == "server":
+            place["server_port"] = host.port
+        if host.role == "hop":
+            place |= {"forward_port": host.port, "prepare": self._modes}
+        return place
+
+    def switch(self, forwarding: Forwarding) -> None:
+        """Have the hops forward as asked; those that take no part forward nothing.
+
+        Raises HostsError with every hop that refuses.
+        """
+        if forwarding == self._active:
+            return
+        mode, attach, hops = forwarding
+        was_hops = self._active[2]
+        # Unknown until all have agreed.
+        self._active = ("", "", max(hops, was_hops))
+        pairs: list[tuple[Agent, dict[str, Any]]] = []
+        for index, agent in enumerate(self._hop_agents[: max(hops, was_hops)]):
+            if index >= hops:
+                pairs.append((agent, {"mode": "direct"}))
+                continue
+            next_ip, next_port = self._chain.next_of(index, hops)
+            message = {"mode": mode, "next_ip": next_ip, "next_port": next_port}
+            if attach:
+                message["attach"] = attach
+            pairs.append((agent, message))
+        answers = ask_each(pairs, SWITCH_LIMIT_S)
+        for (agent, _), answer in zip(pairs[:hops], answers, strict=False):
+            kept = {key: answer[key] for key in ("attach", "prog_id", "table") if key in answer}
+            self.attach_facts.setdefault(agent.host.name, {})[mode] = kept
+        self._active = forwarding
+
+    def verify(self, forwarding: Forwarding) -> None:
+        """Switch, download every payload once, and check what arrived and what each hop counted.
+
+        Raises BenchError: a chain that does not deliver is not measured.
+        """
+        self.switch(forwarding)
+        before = self.flows(forwarding[2])
+        ip, port = self._chain.entry(forwarding[2])
+        sizes = list(PAYLOAD_SIZES)
+        answer = self._client.ask(
+            {"op": "fetch", "ip": ip, "port": port, "sizes": sizes, "lease_s": FETCH_LIMIT_S},
+            FETCH_LIMIT_S,
+        )
+        name = describe(forwarding)
+        digests = _digests()
+        for got in answer["payloads"]:
+            size = got["size_bytes"]
+            if got["status"] != 200:
+                raise BenchError(
+                    f"{name}: the server answers {got['status']} for the payload of {size} bytes",
+                    host=self._chain.server.name,
+                    remedy="run bench deploy",
+                )
+            if got["received_bytes"] != size or got["sha256"] != digests[size]:
+                raise BenchError(
+                    f"{name}: the payload of {size} bytes arrives damaged "
+                    f"({got['received_bytes']} bytes)",
+                    host=self._chain.client.name,
+                    remedy="bench doctor checks the offloads; bench deploy renews payloads",
+                )
+        after = self.flows(forwarding[2])
+        idle = [
+            (hop.name, f"{name}: carried {now - then} of {len(sizes)} connections")
+            for hop, then, now in zip(self._hops, before, after, strict=False)
+            if now - then < len(sizes)
+        ]
+        if idle:
+            raise HostsError(idle, remedy="is another way to the server open? check routes")
+
+    def flows(self, hops: int, lease_s: float = 30.0) -> tuple[int, ...]:
+        """Return how many connections each of the first `hops` hops has taken part in.
+
+        Counts only grow while the hops are not switched. Renews the hops' lease.
+        """
+        agents = self._hop_agents[:hops]
+        answers = ask_all(agents, {"op": "counters", "lease_s": lease_s})
+        return tuple(int(answer["counters"]["flows_opened"]) for answer in answers)
+
+    def sample(self, cell: Cell) -> RawSample:
+        """Run siege once for a cell. Between the first and the last line of this, no SSH traffic.
+
+        Raises BenchError when the client, the server or a hop is no longer there.
+        """
+        self.switch(forwarding_of(cell))
+        limit_s = sample_limit_s(cell)
+        lease_s = limit_s + _LEASE_SLACK_S
+        idle = [self._server, *self._hop_agents[cell.hops :]]
+        ask_all(idle, {"op": "renew", "lease_s": lease_s})
+        before = self.flows(cell.hops, lease_s)
+        ip, port = self._chain.entry(cell.hops)
+        answer = self._client.ask(
+            {
+                "op": "siege",
+                "ip": ip,
+                "port": port,
+                "size_bytes": cell.size_bytes,
+                "concurrency": cell.concurrency,
+                "repetitions": cell.repetitions,
+                "limit_s": limit_s,
+                "lease_s": lease_s,
+            },
+            lease_s,
+        )
+        after = self.flows(cell.hops)
+        return RawSample(
+            stdout=answer["stdout"],
+            stderr=answer["stderr"],
+            status=answer["status"],
+            timed_out=answer["timed_out"],
+            started_at=answer["started_at"],
+            wall_s=answer["wall_s"],
+            flows=tuple(b - a for a, b in zip(before, after, strict=True)),
+        )
+
+
+def describe(forwarding: Forwarding) -> str:
+    """Return words for a message: `xdp (native), 3 hops`."""
+    mode, attach, hops = forwarding
+    if not hops:
+        return mode
+    how = f"{mode} ({attach})" if attach else mode
+    return f"{how}, {hops} hop" + ("" if hops == 1 else "s")
+
+
+@functools.cache
+def _digests() -> dict[int, str]:
+    return {size: hashlib.sha256(payloads.content(size)).hexdigest() for size in PAYLOAD_SIZES}
