@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .ansible_failures import diagnose
 from .chain import Chain
 from .errors import BenchError, HostsError
 from .paths import data_dir, hop_package
@@ -47,69 +47,6 @@ class DeployResult:
         return sum(counts.changed for counts in self.hosts.values())
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A failure that is recognised by its message: what to call it, and what to do about it."""
-
-    pattern: re.Pattern[str]
-    cause: str
-    remedy: str
-
-
-_KINDS = tuple(
-    _Kind(re.compile(pattern, re.IGNORECASE), cause, remedy)
-    for pattern, cause, remedy in (
-        (
-            r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-            "SSH host key changed",
-            "if the host was installed anew, remove its old key with ssh-keygen -R",
-        ),
-        (
-            r"Host key verification failed",
-            "SSH host key not known",
-            "connect once with ssh and check the key",
-        ),
-        (
-            r"Missing sudo password|a password is required|Incorrect sudo password"
-            r"|sudo: .*(try again|terminal is required)",
-            "sudo wants a password",
-            "allow NOPASSWD for the login or set ansible_become_password",
-        ),
-        (
-            r"is not in the sudoers file|not allowed to (execute|run sudo)",
-            "sudo refused",
-            "allow the login to use sudo",
-        ),
-        (r"sudo: (command )?not found", "sudo is not installed", "install it or log in as root"),
-        (
-            r"Permission denied \(",
-            "SSH login refused",
-            "check ansible_user and ansible_ssh_private_key_file",
-        ),
-        (
-            r"timed out|timeout expired|No route to host|Connection refused|Network is unreachable",
-            "no SSH connection",
-            "check that the host is up and ansible_host is right",
-        ),
-        (
-            r"Could not resolve hostname",
-            "host name not known",
-            "set ansible_host to its address",
-        ),
-        (
-            r"Failed to (update apt cache|fetch)|Unable to fetch",
-            "package archive out of reach",
-            "install the packages by hand, on the lab's machine with make setup",
-        ),
-        (
-            r"data_nic \S+ does not exist",
-            "",
-            "set data_nic to the NIC that has data_ip",
-        ),
-        (r"No space left on device", "", "make room on the host"),
-    )
-)
-
 _DEBUG = ("ansible.builtin.debug", "debug")
 _SILENT = (
     "ansible.builtin.add_host",
@@ -117,8 +54,6 @@ _SILENT = (
     "ansible.builtin.import_tasks",
     "ansible.builtin.meta",
 )
-# What Ansible calls a failure when the program that failed said more.
-_EMPTY_MESSAGES = ("", "non-zero return code", "MODULE FAILURE")
 
 
 def deploy(
@@ -197,13 +132,13 @@ def _apply(
 class Journal:
     """Collects Ansible's events and reports each as a line.
 
-    failures: host → (task, message) of its first failure.
+    failures: host → (task, cause, remedy) of its first failure.
     """
 
     progress: Callable[[str], None]
     counts: dict[str, HostCounts] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
-    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: dict[str, tuple[str, str, str | None]] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """Take one event of ansible-runner's."""
@@ -229,32 +164,16 @@ class Journal:
             self._line(host, data["task"], "changed" if result.get("changed") else "ok")
 
     def _failed(self, data: Event, *, unreachable: bool) -> None:
+        result = data.get("res", {})
         task = "connect" if unreachable else _decapitalised(data["task"])
-        self.failures.setdefault(data["host"], (task, message(data.get("res", {}))))
+        if data.get("resolved_action") == "ansible.builtin.apt":
+            wanted = result.get("invocation", {}).get("module_args", {}).get("name") or []
+            task = " ".join(["install", *wanted])
+        self.failures.setdefault(data["host"], (task, *diagnose(result)))
         self._line(data["host"], task, "unreachable" if unreachable else "failed")
 
     def _line(self, host: str, task: str, word: str) -> None:
         self.progress(f"{host}: {_decapitalised(task)} … {word}")
-
-
-def message(result: Mapping[str, Any]) -> str:
-    """Return what a failed task had to say: its message, or the last line of its output."""
-    text = str(result.get("msg", "")).removeprefix("Task failed: ").strip()
-    if text.split("\n", 1)[0].rstrip(".:") not in _EMPTY_MESSAGES:
-        return text
-    for stream in ("stderr", "module_stderr", "stdout", "module_stdout"):
-        lines = [line.strip() for line in str(result.get(stream, "")).splitlines() if line.strip()]
-        if lines:
-            return lines[-1]
-    return text or "no message"
-
-
-def diagnose(text: str) -> tuple[str, str | None]:
-    """Return (cause, remedy) of a failed task's message."""
-    for kind in _KINDS:
-        if kind.pattern.search(text):
-            return kind.cause or text, kind.remedy
-    return text, None
 
 
 def _error(
@@ -267,8 +186,7 @@ def _error(
         return BenchError(f"Ansible failed: {_last_error(outcome.artifacts)}", remedy=where)
     failures, remedies = [], []
     for host in sorted(journal.failures, key=lambda h: order.index(h) if h in order else -1):
-        task, text = journal.failures[host]
-        cause, remedy = diagnose(text)
+        task, cause, remedy = journal.failures[host]
         failures.append((host, f"{task}: {cause}"))
         if remedy and remedy not in remedies:
             remedies.append(remedy)

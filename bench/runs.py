@@ -83,7 +83,7 @@ def find_run(reference: str | Path, results_dir: Path) -> Path:
         if not sound:
             raise BenchError(f"there is no run in {results_dir}", remedy="make one with bench run")
         return sound[-1].path
-    candidates = [Path(text)]
+    candidates = [Path(text)] if text else []
     if "/" not in text and text not in ("", ".", ".."):
         candidates.insert(0, results_dir / text)
     for path in candidates:

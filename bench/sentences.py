@@ -81,7 +81,7 @@ def figure(value: float | None, none: str = NONE) -> str:
     """Return a figure to about three digits, or `none` where there is none."""
     if value is None:
         return none
-    return f"{value:,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
+    return f"{value:z,.1f}" if abs(value) < 99.95 else f"{value:,.0f}"
 
 
 def times(ratio: float | None) -> str:
@@ -154,6 +154,8 @@ def _words(comparison: Record, axis: Axis) -> Iterator[str]:
         if pair["verdict"] in (FASTER, SLOWER):
             winner, loser = (a, b) if pair["verdict"] == FASTER else (b, a)
             beaten.setdefault(winner, []).append(loser)
+        elif pair["ratio"] is None:  # no sample, which the tables and a warning say
+            continue
         elif pair["verdict"] == TOO_FEW:
             few.append(f"{a} with {b}")
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""siege: how it is called for a cell, what it reports, and whether that is a whole sample."""
+"""What siege reports, and whether that is a whole sample of a cell."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any
 
 from bench.cells import Cell
 from bench.errors import BenchError
-
-RC_FILE = "/opt/hopbench/siege.conf"
-"""Where the client has the settings siege is called with; see `siege_arguments`."""
 
 CLOCK_TICK_S = 0.01
 """The tick of times(2), siege's only clock (sysconf(_SC_CLK_TCK) is 100 on Linux)."""
@@ -63,16 +60,6 @@ class SiegeReport:
     failed: int
     longest_s: float
     shortest_s: float
-
-
-def siege_arguments(cell: Cell, url: str, rc_file: str = RC_FILE) -> list[str]:
-    """Return siege's argument vector for one sample of `cell`.
-
-    -b lets no user wait between requests. The rc file must turn HTML parsing, keep-alive and
-    logging off and raise `limit`, siege's cap on users, to the largest concurrency.
-    """
-    users, repetitions = str(cell.concurrency), str(cell.repetitions)
-    return ["siege", "-R", rc_file, "-j", "-b", "-c", users, "-r", repetitions, url]
 
 
 def parse_report(stdout: str) -> SiegeReport:
@@ -126,11 +113,11 @@ def _checked(report: Mapping[str, Any], stdout: str) -> SiegeReport:
         raise _damaged(f"siege's report has an unknown key {unknown[0][:32]!r}", stdout)
     for key, value in report.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _damaged(f"siege reports a {key} that is not a number", stdout)
+            raise _damaged(f"siege's {key} is not a number", stdout)
         if not 0 <= value < _ABSURD:
-            raise _damaged(f"siege reports an impossible {key}", stdout)
+            raise _damaged(f"siege's {key} is an impossible figure", stdout)
         if key not in _FIGURES and not isinstance(value, int):
-            raise _damaged(f"siege reports a {key} that is not a whole number", stdout)
+            raise _damaged(f"siege's {key} is not a whole number", stdout)
     fields: dict[str, Any] = {field: report[key] for key, field in _COUNTS.items()}
     fields.update({field: float(report[key]) for key, field in _FIGURES.items()})
     return SiegeReport(**fields)

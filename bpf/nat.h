@@ -50,7 +50,7 @@ enum flow_flags {
 	FLOW_RST = 4,
 };
 
-/* Addresses and ports in network order; one cache line and a half. */
+/* Addresses and ports in network order; 48 octets, within one cache line or two. */
 struct flow {
 	__be32 client_ip;
 	__be32 next_ip;

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +29,7 @@ SOURCES = next(
     ),
     _HERE.parent.parent / "bpf",
 )
+_PYTHON = "/usr/bin/python3"  # whose python3-bpfcc is; a virtual environment has none
 COMPILE_LIMIT_S = 120.0  # measured: 0.3 s on a PC, 28 s in an emulated guest
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 # SCM_MAX_FD in the kernel is 253; a program and a handful of maps need few.
@@ -68,7 +68,7 @@ def load(
     with ours:
         with theirs:
             child = subprocess.Popen(
-                [sys.executable, "-c", "from hop.compiler import _child; _child()"],
+                [_PYTHON, "-c", "from hop.compiler import _child; _child()"],
                 cwd=_HERE.parent,
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
@@ -77,8 +77,7 @@ def load(
             )
         try:
             ours.settimeout(COMPILE_LIMIT_S)
-            ours.sendall(json.dumps(request).encode() + b"\n")
-            fds = _receive(ours)
+            fds = _exchange(ours, json.dumps(request).encode() + b"\n")
             output, _ = child.communicate(timeout=COMPILE_LIMIT_S)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise HopError(f"compiling {source} took over {COMPILE_LIMIT_S:.0f} s") from error
@@ -94,6 +93,15 @@ def load(
             os.close(fd)
         raise HopError(f"BCC cannot load {source}: {_complaint(output)}")
     return dict(zip(names, fds, strict=True))
+
+
+def _exchange(sock: socket.socket, request: bytes) -> list[int]:
+    """Send the request and return the descriptors that come back; none when the child has ended."""
+    try:
+        sock.sendall(request)
+        return _receive(sock)
+    except ConnectionError:
+        return []
 
 
 def _receive(sock: socket.socket) -> list[int]:

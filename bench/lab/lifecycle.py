@@ -44,6 +44,7 @@ def up(
         if files.read_state(name) is not None:
             raise BenchError(f"lab {name} is already up", remedy=f"bench lab down --name {name}")
         lab = Lab(name, _free_index(name), hops, wire)
+        network.require_free(lab)
         try:
             files.write_state(lab, owner_pid=owner_pid)
             files.write_ssh(lab)

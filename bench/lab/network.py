@@ -58,16 +58,23 @@ def _inside(namespace: str, *argv: str, text: str | None = None) -> str:
     return _run(["ip", "netns", "exec", namespace, *argv], text)
 
 
-def make(lab: Lab) -> None:
-    """Make every namespace and link, and the wire. The caller removes what a failure leaves."""
-    wire = lab.namespace(WIRE_HOST)
-    everything = [wire, *(host.namespace for host in lab.hosts)]
-    taken = [name for name in everything if (_NETNS / name).exists()]
+def _namespaces(lab: Lab) -> list[str]:
+    return [lab.namespace(WIRE_HOST), *(host.namespace for host in lab.hosts)]
+
+
+def require_free(lab: Lab) -> None:
+    """Raise BenchError when a namespace of the lab's names exists: it is somebody else's."""
+    taken = [name for name in _namespaces(lab) if (_NETNS / name).exists()]
     if taken:
         raise BenchError(
             f"namespace {taken[0]} already exists", remedy="remove it, or choose another --name"
         )
-    _batch([f"netns add {name}" for name in everything])
+
+
+def make(lab: Lab) -> None:
+    """Make every namespace and link, and the wire. The caller removes what a failure leaves."""
+    wire = lab.namespace(WIRE_HOST)
+    _batch([f"netns add {name}" for name in _namespaces(lab)])
     _make_wire(lab, wire)
     with ThreadPoolExecutor(_PARALLEL) as pool:
         list(pool.map(lambda host: _make_host(lab, host), lab.hosts))
@@ -131,8 +138,7 @@ def _attach_wire(lab: Lab, wire: str) -> None:
 
 def missing(lab: Lab) -> list[str]:
     """Return the namespaces of the lab that do not exist."""
-    names = [lab.namespace(WIRE_HOST), *(host.namespace for host in lab.hosts)]
-    return [name for name in names if not (_NETNS / name).exists()]
+    return [name for name in _namespaces(lab) if not (_NETNS / name).exists()]
 
 
 def wire_programs(lab: Lab) -> int:
@@ -143,17 +149,7 @@ def wire_programs(lab: Lab) -> int:
 
 def remove(lab: Lab) -> None:
     """Remove the namespaces with everything in them. May be called on a lab that is half made."""
-    prefix = lab.namespace("")
-    try:
-        names = [entry.name for entry in _NETNS.iterdir() if entry.name.startswith(prefix)]
-    except FileNotFoundError:
-        return
-    known = {WIRE_HOST, "client", "server"}
-    names = [
-        name
-        for name in names
-        if name.removeprefix(prefix) in known or name.removeprefix(prefix)[:3] == "hop"
-    ]
+    names = [name for name in _namespaces(lab) if (_NETNS / name).exists()]
     _end_processes(names)
     if names:
         _batch([f"netns delete {name}" for name in names])

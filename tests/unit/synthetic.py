@@ -51,7 +51,7 @@ def write_run(
     timing: Timing | None = None,
     now: datetime = START,
 ) -> Path:
-    """Write a run whose sample of a cell in a block takes what `elapsed_s` says, or is what it is."""
+    """Write a run; `elapsed_s` gives the seconds of a cell's sample in a block, or the sample."""
     sweep = Sweep(tuple(cells), blocks, seed=1)
     writer = RunWriter.create(results_dir, RunMeta(sweep), now=now)
     for block in range(1, blocks + 1):
@@ -67,3 +67,12 @@ def write_run(
 def read_run(path: Path) -> RunReader:
     """Read a run back by its path."""
     return RunReader.open(path, path.parent)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }

@@ -28,6 +28,8 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
+would=
+if [ "$check" = yes ]; then would="would have "; fi
 release=$(uname -r)
 modules=/lib/modules/$release
 build=$modules/build
@@ -74,9 +76,12 @@ remove_link() {
 	while read -r kind path target; do
 		case $kind in
 		link)
-			[ "$(readlink "$path")" = "$target" ] || continue
+			if [ "$(readlink "$path")" != "$target" ]; then
+				echo unchanged
+				continue
+			fi
 			[ "$check" = yes ] || rm "$path"
-			echo "removed the link $path"
+			echo "${would}removed the link $path"
 			;;
 		dir)
 			# Another package may have come to use it: then it stays.
@@ -106,7 +111,7 @@ if ! is_known "$package" && [ "$check" = no ]; then
 fi
 if is_known "$package"; then
 	[ "$check" = yes ] || apt_install "$package"
-	echo "installed $package"
+	echo "${would}installed $package"
 	exit
 fi
 
@@ -128,7 +133,7 @@ if [ -z "$(newest_tree)" ]; then
 	*) package=linux-headers-$(dpkg --print-architecture) ;;
 	esac
 	if [ "$check" = yes ]; then
-		echo "would install $package and link it at $build"
+		echo "${would}installed $package and linked it at $build"
 		exit
 	fi
 	apt_install "$package"
@@ -142,4 +147,4 @@ if [ "$check" = no ]; then
 	mkdir -p "$modules"
 	ln -sfn "/lib/modules/$other/build" "$build"
 fi
-echo "linked $build to the headers of $other, because no package has those of kernel $release"
+echo "${would}linked $build to the headers of $other, because no package has those of kernel $release"

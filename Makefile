@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+# make bench   measure: sets up what is missing, then runs the default sweep in a lab of its own
+# make test    set up, then every test and every linter
+# make help    the rest
+
+SHELL := /bin/sh
+BIN := .venv/bin
+# Tools find each other (ansible-lint runs ansible-playbook) without an activated environment.
+export PATH := $(BIN):$(PATH)
+
+PYTHON_DIRS := bench tests ansible
+SHELL_FILES := $(wildcard ansible/roles/*/files/*.sh tools/*.sh .ci/run)
+BPF_FILES := $(wildcard bpf/*.c bpf/*.h)
+
+# $(call step,NAME,COMMAND): run a command; when it fails, say which step that was.
+define step
+@echo "== $(1)" >&2; $(2) || { echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
+endef
+
+.PHONY: bench test test-unit lint format setup lock clean help
+
+bench: setup
+	$(call step,bench run,$(BIN)/bench run)
+
+test: setup
+	$(call step,lint,$(MAKE) --no-print-directory run-lint)
+	$(call step,tests,$(BIN)/pytest)
+
+test-unit: setup
+	$(call step,unit tests,$(BIN)/pytest tests/unit)
+
+lint: setup
+	@$(MAKE) --no-print-directory run-lint
+
+.PHONY: run-lint
+run-lint:
+	$(call step,ruff format,$(BIN)/ruff format --check --quiet $(PYTHON_DIRS))
+	$(call step,ruff check,$(BIN)/ruff check --quiet $(PYTHON_DIRS))
+	$(call step,mypy,$(BIN)/mypy --no-error-summary)
+	$(call step,ansible-lint,$(BIN)/ansible-lint --offline -q ansible)
+	$(call step,yamllint,$(BIN)/yamllint --strict .)
+	$(call step,shellcheck,$(BIN)/shellcheck $(SHELL_FILES))
+	$(call step,clang-format,$(BIN)/clang-format --dry-run -Werror $(BPF_FILES))
+
+format: setup
+	$(call step,ruff format,$(BIN)/ruff format $(PYTHON_DIRS))
+	$(call step,ruff check,$(BIN)/ruff check --fix $(PYTHON_DIRS))
+	$(call step,clang-format,$(BIN)/clang-format -i $(BPF_FILES))
+
+setup:
+	@sh tools/setup.sh
+
+# Resolve pyproject.toml anew into requirements.lock: for every Python from 3.11 on, with hashes,
+# and with the build backend, which then needs no network.
+lock:
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	python3 -m venv "$$tmp/venv" && "$$tmp/venv/bin/pip" install -q uv && \
+	printf 'hatchling\neditables\n' >"$$tmp/build.in" && \
+	"$$tmp/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--extra dev --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links \
+		-o requirements.lock pyproject.toml "$$tmp/build.in"
+
+clean:
+	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find bench tests ansible -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@echo "make bench      set up, bring up a lab, run the default sweep, print the verdict"
+	@echo "make test       set up, lint, run every test"
+	@echo "make test-unit  set up, run the tests that need no lab"
+	@echo "make lint       every linter, changing nothing"
+	@echo "make format     let the formatters have their way"
+	@echo "make setup      install what is missing and make .venv"
+	@echo "make lock       resolve requirements.lock anew (network)"
+	@echo "make clean      remove .venv and caches; results stay"

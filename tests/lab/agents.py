@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent of a lab host, spoken to directly: what the controller does, without SSH."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from bench.hop import PROTOCOL
+from bench.lab.model import NIC, Lab
+
+
+class DirectAgent:
+    """`python3 -m hop ROLE` in a host's namespace, as deployed."""
+
+    def __init__(self, lab: Lab, host: str, role: str = "forward") -> None:
+        self.address = {each.name: each.data_ip for each in lab.hosts}[host]
+        self.process = subprocess.Popen(
+            [
+                *("ip", "netns", "exec", lab.namespace(host), "env", "-C", "/opt/hopbench"),
+                *("/usr/bin/python3", "-B", "-m", "hop", role),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> DirectAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None and self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for stream in (self.process.stdout, self.process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def tell(self, line: str) -> dict[str, Any]:
+        """Send a raw line and return the event that answers it."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Send a message and return the event that answers it."""
+        return self.tell(json.dumps(message))
+
+    def place(self, **changes: Any) -> dict[str, Any]:
+        """Tell a forwarding agent where it is, with some values changed."""
+        message = {
+            "op": "place",
+            "protocol": PROTOCOL,
+            "data_nic": NIC,
+            "data_ip": self.address,
+            "forward_port": 7000,
+        }
+        return self.ask(**{**message, **changes})
+
+    def resident_mb(self) -> float:
+        """Return the agent's resident size in MB (VmRSS)."""
+        with open(f"/proc/{self.process.pid}/status") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of runs whose figures are chosen by the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import START, read_run, report, sample, write_run
+
+from bench.cells import Cell
+from bench.compare import compare
+from bench.errors import BenchError
+from bench.results import Sample
+from bench.sweep import cross
+
+COST_US = {"direct": 0.0, "socat": 490.0, "nft": 34.0, "xdp": 6.5}
+CELLS = cross(("direct", "socat", "nft", "xdp"), ("native",), (1, 3, 5), (624,), (1,), 10_000)
+
+
+def took(cell: Cell, block: int) -> float:
+    """Return the seconds of a sample whose response time is 100 µs and each hop's cost."""
+    response_us = 100 + COST_US[cell.mode] * cell.hops + 0.1 * block
+    return response_us * cell.transactions / cell.concurrency / 1e6
+
+
+def of(found: list[dict[str, Any]], **wanted: object) -> dict[str, Any]:
+    """Return the one record that has these values."""
+    (record,) = [item for item in found if wanted.items() <= item.items()]
+    return record
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> dict[str, Any]:
+    """Return the comparison of a run of six blocks."""
+    return compare(read_run(write_run(tmp_path, CELLS, took)))
+
+
+def test_shape(comparison: dict[str, Any]) -> None:
+    assert set(comparison) == {"run", "cells", "per_hop", "pairs", "validity"}
+    assert comparison["validity"] == {"noise_floor": None, "warnings": []}
+    assert set(comparison["cells"][0]) == {
+        *("mode", "attach", "hops", "size_bytes", "concurrency", "samples", "failed"),
+        *("connect_us", "response_us", "transactions_per_s", "throughput_mbps"),
+    }
+    assert set(comparison["per_hop"][0]) == {
+        *("mode", "attach", "size_bytes", "concurrency", "metric", "slope_us", "ci95", "hops")
+    }
+    assert set(comparison["pairs"][0]) == {
+        *("a", "b", "hops", "size_bytes", "concurrency", "metric", "ratio", "ci95"),
+        *("p_value", "verdict"),
+    }
+    json.dumps(comparison, allow_nan=False)
+
+
+def test_a_cell(comparison: dict[str, Any]) -> None:
+    cell = of(comparison["cells"], mode="nft", hops=3)
+    assert (cell["samples"], cell["failed"]) == (6, 0)
+    assert cell["connect_us"] == {"median": None, "p90": None, "p99": None}
+    assert cell["response_us"] == {"median": pytest.approx(202.35), "p90": None, "p99": None}
+    rate = cell["transactions_per_s"]
+    assert rate["median"] == pytest.approx(1e6 / 202.35, rel=1e-6)
+    assert rate["ci95"] == [pytest.approx(1e6 / 202.6), pytest.approx(1e6 / 202.1)]
+    assert cell["throughput_mbps"]["median"] == pytest.approx(rate["median"] * 624 * 8 / 1e6)
+
+
+def test_the_response_time_of_many_connections_at_a_time(tmp_path: Path) -> None:
+    cells = cross(("nft",), (), (1, 2), (624,), (25,), 10_000)
+    result = compare(read_run(write_run(tmp_path, cells, took)))
+    cell = of(result["cells"], hops=2)
+    assert cell["response_us"]["median"] == pytest.approx(168.35)
+    assert cell["transactions_per_s"]["median"] == pytest.approx(25e6 / 168.35, rel=1e-6)
+    assert result["per_hop"][0]["slope_us"] == pytest.approx(34)
+
+
+@pytest.mark.parametrize("mode", ["socat", "nft", "xdp"])
+def test_per_hop(comparison: dict[str, Any], mode: str) -> None:
+    line = of(comparison["per_hop"], mode=mode)
+    assert line["slope_us"] == pytest.approx(COST_US[mode])
+    assert (line["metric"], line["ci95"], line["hops"]) == ("response_us", None, [1, 3, 5])
+
+
+def test_no_slope_for_one_hop_count(comparison: dict[str, Any]) -> None:
+    assert {line["mode"] for line in comparison["per_hop"]} == {"socat", "nft", "xdp"}
+
+
+def test_pairs(comparison: dict[str, Any]) -> None:
+    pairs = comparison["pairs"]
+    names = [(pair["a"], pair["b"]) for pair in pairs if pair["hops"] == 3]
+    assert names == [
+        ("socat", "direct"),
+        ("nft", "direct"),
+        ("nft", "socat"),
+        ("xdp", "direct"),
+        ("xdp", "socat"),
+        ("xdp", "nft"),
+    ]
+    assert len(pairs) == 18
+    pair = of(pairs, a="xdp", b="nft", hops=5)
+    assert pair["ratio"] == pytest.approx(132.85 / 270.35)
+    assert pair["verdict"] == "faster"
+    assert of(pairs, a="xdp", b="direct", hops=1)["verdict"] == "slower"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "spread_s", "verdict"),
+    [(6, 0.001, "faster"), (6, 0.2, "~"), (5, 0.001, "n too small"), (1, 0.0, "n too small")],
+)
+def test_verdicts(tmp_path: Path, blocks: int, spread_s: float, verdict: str) -> None:
+    cells = cross(("nft", "xdp"), ("native",), (1,), (624,), (1,), 10_000)
+
+    def spread(cell: Cell, block: int) -> float:
+        return (1.1 if cell.mode == "nft" else 1.0) + spread_s * (block % 3)
+
+    (pair,) = compare(read_run(write_run(tmp_path, cells, spread, blocks=blocks)))["pairs"]
+    assert (pair["a"], pair["b"], pair["verdict"]) == ("xdp", "nft", verdict)
+
+
+def test_native_and_generic_are_two_modes(tmp_path: Path) -> None:
+    cells = cross(("xdp",), ("native", "generic"), (1, 2), (624,), (1,), 10_000)
+    result = compare(read_run(write_run(tmp_path, cells, took)))
+    pairs = [(pair["a"], pair["b"], pair["verdict"]) for pair in result["pairs"]]
+    assert pairs == [("xdp", "xdp/generic", "~")] * 2
+    assert [line["attach"] for line in result["per_hop"]] == ["native", "generic"]
+
+
+def test_invalid_samples_are_left_out_and_counted(tmp_path: Path) -> None:
+    cells = cross(("nft", "xdp"), ("native",), (1,), (624,), (1,), 10_000)
+
+    def some_fail(cell: Cell, block: int) -> float | Sample:
+        position = cells.index(cell) + 1
+        if cell.mode == "nft" and block < 3:
+            failed = report(cell, 99.0, failed=block)
+            return Sample(cell, block, position, START, failed, f"{block} of 10000 requests failed")
+        if cell.mode == "nft" and block < 6:
+            return Sample(cell, block, position, START, None, "killed after 60 s")
+        return 1.0
+
+    result = compare(read_run(write_run(tmp_path, cells, some_fail, blocks=8)))
+    cell = of(result["cells"], mode="nft")
+    assert (cell["samples"], cell["failed"]) == (3, 3)
+    assert cell["response_us"]["median"] == pytest.approx(100)
+    assert result["validity"]["warnings"] == [
+        "5 of 16 samples are invalid and left out: 3 x killed after 60 s; "
+        "1 x 1 of 10000 requests failed; 1 x 2 of 10000 requests failed"
+    ]
+
+
+def test_no_outlier_is_dropped(tmp_path: Path) -> None:
+    cells = cross(("nft",), (), (1,), (624,), (1,), 10_000)
+    result = compare(read_run(write_run(tmp_path, cells, lambda _, b: 100.0 if b == 1 else 1.0)))
+    (cell,) = result["cells"]
+    assert cell["samples"] == 6
+    assert cell["transactions_per_s"]["ci95"] == [100.0, 10_000.0]
+
+
+def test_samples_too_short_for_the_clock(tmp_path: Path) -> None:
+    cells = cross(("direct", "nft"), (), (1,), (624,), (1,), 100)
+
+    def short(cell: Cell, block: int) -> float:
+        return 0.0 if block == 1 else 0.49 if cell.mode == "nft" else 0.5
+
+    result = compare(read_run(write_run(tmp_path, cells, short, blocks=3)))
+    assert [cell["samples"] for cell in result["cells"]] == [2, 2]
+    assert result["validity"]["warnings"] == [
+        "2 samples ended within one 10 ms tick of siege's clock, cannot be timed and are left "
+        "out: direct 1, nft 1",
+        "2 samples lasted less than 0.5 s, of which one 10 ms tick of siege's clock is more than "
+        "2%: nft 2; raise --requests",
+    ]
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("elapsed_s", [0.0, None])
+def test_nothing_to_go_by(tmp_path: Path, elapsed_s: float | None) -> None:
+    def nothing(cell: Cell, block: int) -> Sample:
+        position = CELLS.index(cell) + 1
+        if elapsed_s is None:
+            return Sample(cell, block, position, START, None)
+        return sample(cell, block, position, elapsed_s)
+
+    result = compare(read_run(write_run(tmp_path, CELLS, nothing, blocks=1)))
+    json.dumps(result, allow_nan=False)
+    assert {cell["samples"] for cell in result["cells"]} == {0}
+    assert {pair["verdict"] for pair in result["pairs"]} == {"n too small"}
+    assert {pair["ratio"] for pair in result["pairs"]} == {None}
+    assert result["per_hop"] == []
+    assert result["validity"]["warnings"][-1] == "10 of 10 cells have no sample to go by"
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_unfinished_run_says_so(tmp_path: Path, status: Any) -> None:
+    path = write_run(tmp_path, CELLS, took, blocks=2, status=status)
+    assert compare(read_run(path))["validity"]["warnings"] == [
+        f"the run is {status}: 20 of 20 samples are there"
+    ]
+
+
+def test_two_runs(tmp_path: Path) -> None:
+    fewer = cross(("nft", "xdp"), ("native",), (1, 7), (624,), (1,), 5000)
+    first = read_run(write_run(tmp_path, CELLS, took))
+    second = read_run(write_run(tmp_path, fewer, lambda cell, block: 2 * took(cell, block)))
+    other = compare(first, second)["other"]
+    assert other["run"] == second.run_id
+    assert other["unmatched"] == 10 + 4 - 2 * 2
+    assert [cell["mode"] for cell in other["cells"]] == ["nft", "xdp"]
+    (cell, _) = other["cells"]
+    assert cell["ratio"] == pytest.approx(0.5)
+    assert cell["verdict"] == "faster"
+    assert set(cell) == {
+        *("mode", "attach", "hops", "size_bytes", "concurrency"),
+        *("metric", "run_us", "other_us", "ratio", "verdict"),
+    }
+    assert {cell["verdict"] for cell in compare(first, first)["other"]["cells"]} == {"~"}
+
+
+def test_two_runs_of_nothing_in_common(tmp_path: Path) -> None:
+    first = read_run(write_run(tmp_path, CELLS[:1], took))
+    second = read_run(write_run(tmp_path, CELLS[1:], took))
+    with pytest.raises(BenchError, match="have no cell in common"):
+        compare(first, second)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run directories as they are written, also when the file system objects."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from synthetic import START, report, sample, tree
+
+from bench.cells import Cell
+from bench.chain import Chain, Host
+from bench.results import (
+    COLUMNS,
+    RunMeta,
+    RunWriter,
+    Sample,
+    Timing,
+    describe_chain,
+    iso_utc,
+)
+from bench.sweep import Sweep, order
+
+CELLS = (Cell("direct", "", 0, 624, 1, 100), Cell("xdp", "native", 3, 624, 25, 110))
+SWEEP = Sweep(CELLS, 2, 42)
+FULL = RunMeta(
+    SWEEP,
+    versions={"siege": "4.0.7"},
+    git_commit="0" * 40,
+    chain={"hops": []},
+    host_facts={"client": {"kernel": "6.1"}},
+    notes=("a note",),
+)
+
+
+def test_a_run_from_start_to_end(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path / "a" / "results", FULL, now=START)
+    path = writer.path
+    assert path.parent == tmp_path / "a" / "results"
+    assert path.name == writer.run_id
+    assert writer.run_id.startswith("20261123-031500-")
+    assert len(writer.run_id) == len("20261123-031500-xxxx")
+    assert set(tree(path)) == {"run.json", "samples.csv"}
+    document = json.loads((path / "run.json").read_text())
+    assert document["status"] == "running"
+    assert document["ended_at"] is None
+
+    for position, cell in enumerate(order(SWEEP, 1), start=1):
+        writer.add_sample(sample(cell, 1, position), '{"raw": 1}')
+        with (path / "samples.csv").open() as file:
+            assert len(list(csv.reader(file))) == 1 + position
+    writer.finish(
+        "complete",
+        timing=Timing(1.5, 60.0, 90.0),
+        notes=("another",),
+        host_facts={"client": {"kernel": "6.2"}},
+        now=START + timedelta(minutes=2),
+    )
+
+    assert json.loads((path / "run.json").read_text()) == {
+        "schema_version": 1,
+        "run_id": writer.run_id,
+        "status": "complete",
+        "started_at": "2026-11-23T03:15:00.000Z",
+        "ended_at": "2026-11-23T03:17:00.000Z",
+        "timing": {"ready_s": 1.5, "siege_s": 60.0, "wall_s": 90.0},
+        "notes": ["a note", "another"],
+        "versions": {"siege": "4.0.7"},
+        "git_commit": "0" * 40,
+        "seed": 42,
+        "sweep": {
+            "blocks": 2,
+            "cells": [
+                {
+                    "mode": "direct",
+                    "attach": "",
+                    "hops": 0,
+                    "size_bytes": 624,
+                    "concurrency": 1,
+                    "requests": 100,
+                },
+                {
+                    "mode": "xdp",
+                    "attach": "native",
+                    "hops": 3,
+                    "size_bytes": 624,
+                    "concurrency": 25,
+                    "requests": 110,
+                },
+            ],
+        },
+        "order": [[CELLS.index(cell) for cell in order(SWEEP, block)] for block in (1, 2)],
+        "chain": {"hops": []},
+        "host_facts": {"client": {"kernel": "6.2"}},
+    }
+    raw = {"raw/siege/001-0001.json", "raw/siege/001-0002.json"}
+    assert set(tree(path)) == {"run.json", "samples.csv"} | raw
+
+
+def test_the_row_of_a_sample() -> None:
+    row = dict(zip(COLUMNS, sample(CELLS[1], 2, 7, elapsed_s=0.5).row(), strict=True))
+    assert row["sample"] == "002-0007"
+    assert row["requests"] == "125"
+    assert row["started_at"] == "2026-11-23T03:17:07.000Z"
+    assert (row["elapsed_s"], row["transactions"], row["failed"]) == ("0.5", "125", "0")
+    assert (row["valid"], row["invalid_reason"]) == ("true", "")
+
+
+@pytest.mark.parametrize(
+    ("reported", "reason", "valid", "said"),
+    [
+        (True, "", "true", ""),
+        (True, "1 of 100\nrequests,  failed", "false", "1 of 100 requests, failed"),
+        (False, "killed after 60 s", "false", "killed after 60 s"),
+        (False, "", "false", "siege left no report"),
+    ],
+)
+def test_validity(reported: bool, reason: str, valid: str, said: str) -> None:
+    made = Sample(CELLS[0], 1, 1, START, report(CELLS[0], 1.0) if reported else None, reason)
+    row = dict(zip(COLUMNS, made.row(), strict=True))
+    assert (row["valid"], row["invalid_reason"]) == (valid, said)
+    assert bool(row["transactions"]) is reported
+
+
+def test_a_sample_measured_again_replaces_the_first(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, RunMeta(SWEEP))
+    writer.add_sample(sample(CELLS[0], elapsed_s=1.0), "one")
+    writer.add_sample(sample(CELLS[0], elapsed_s=2.0), "two")
+    lines = (writer.path / "samples.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert ",2.0," in lines[1]
+    assert (writer.path / "raw/siege/001-0001.json").read_text() == "two"
+
+
+def test_text_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, RunMeta(SWEEP, notes=("\udc80",)))
+    writer.add_sample(Sample(CELLS[0], 1, 1, START, None, "bad \udcff byte"), "raw \udcff")
+    assert "\\udcff" in (writer.path / "samples.csv").read_text()
+    assert json.loads((writer.path / "run.json").read_text())["notes"] == ["\udc80"]
+
+
+def test_names_are_never_shared(tmp_path: Path) -> None:
+    paths = {RunWriter.create(tmp_path, RunMeta(SWEEP), now=START).path for _ in range(50)}
+    assert len(paths) == 50
+
+
+def test_times_are_utc() -> None:
+    elsewhere = datetime(2026, 11, 23, 4, 15, tzinfo=timezone(timedelta(hours=1)))
+    assert iso_utc(elsewhere) == iso_utc(START) == "2026-11-23T03:15:00.000Z"
+    assert datetime.fromisoformat(iso_utc(START)) == START.astimezone(UTC)
+
+
+def test_the_chain_is_described_without_logins() -> None:
+    secret = {"ansible_password": "hush"}
+    client = Host("c", "client", "198.18.0.1", "eth0", 0, ssh_vars=secret)
+    hop = Host("h1", "hop", "198.18.0.2", "eth0", 7000, ssh_vars=secret)
+    server = Host("s", "server", "198.18.0.3", "eth0", 8000, ssh_vars=secret)
+    described = describe_chain(Chain(Path("/somewhere/lab.ini"), client, (hop,), server))
+    assert "hush" not in json.dumps(described)
+    assert described["inventory"] == "lab.ini"
+    assert described["hops"] == [
+        {"name": "h1", "data_ip": "198.18.0.2", "data_nic": "eth0", "port": 7000}
+        | {"xdp_attach": "native"}
+    ]
