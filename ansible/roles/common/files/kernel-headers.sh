@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Make kernel headers available at /lib/modules/RELEASE/build, where BCC's compiler looks for them.
+# Make kernel headers available below /lib/modules/RELEASE, where BCC's compiler looks for them: in
+# `build`, and where a distribution splits them, as Debian does, the larger part in `source`.
 #
 # The headers of the running kernel come first. Only when no package has them, and only with --link,
 # another installed kernel's headers are linked there: enough for programs that use UAPI headers.
@@ -49,14 +50,21 @@ is_known() {
 	[ -n "$(apt-cache show --no-all-versions "$1" 2>/dev/null)" ]
 }
 
+# Does a folder of /lib/modules lead to headers that are whole?
+is_whole() {
+	part=$1/build
+	if [ -e "$1/source" ]; then part=$1/source; fi
+	[ -e "$1/build/include/generated/autoconf.h" ] && [ -e "$part/include/linux/kconfig.h" ]
+}
+
 # The newest kernel release that has a complete headers tree.
 newest_tree() {
-	for tree in /lib/modules/*/build; do
-		[ -d "$tree/include" ] && basename "${tree%/build}"
+	for tree in /lib/modules/*; do
+		if is_whole "$tree"; then basename "$tree"; fi
 	done | sort -V | tail -n 1
 }
 
-# One line a thing made, in the order it has to be removed. $1: the link's target.
+# One line a thing made, in the order it has to be removed. $1: where the links lead, $2: which.
 remember() {
 	[ -n "$record" ] || return 0
 	dir=
@@ -64,7 +72,10 @@ remember() {
 		dir="dir $modules"
 	fi
 	mkdir -p "$(dirname "$record")"
-	printf '%s\n' "link $build $1" ${dir:+"$dir"} >"$record"
+	for part in $2; do
+		printf '%s\n' "link $modules/$part $1/$part"
+	done >"$record"
+	if [ -n "$dir" ]; then echo "$dir" >>"$record"; fi
 }
 
 remove_link() {
@@ -73,15 +84,14 @@ remove_link() {
 		echo unchanged
 		return
 	fi
+	removed=
 	while read -r kind path target; do
 		case $kind in
 		link)
-			if [ "$(readlink "$path")" != "$target" ]; then
-				echo unchanged
-				continue
+			if [ "$(readlink "$path")" = "$target" ]; then
+				[ "$check" = yes ] || rm "$path"
+				removed=${removed:+$removed, }$path
 			fi
-			[ "$check" = yes ] || rm "$path"
-			echo "${would}removed the link $path"
 			;;
 		dir)
 			# Another package may have come to use it: then it stays.
@@ -90,6 +100,7 @@ remove_link() {
 		esac
 	done <"$record"
 	[ "$check" = yes ] || rm "$record"
+	echo "${removed:+${would}removed the links $removed}" | sed 's/^$/unchanged/'
 }
 
 if [ "$unlink" = yes ]; then
@@ -97,7 +108,7 @@ if [ "$unlink" = yes ]; then
 	exit
 fi
 
-if [ -d "$build/include" ]; then
+if is_whole "$modules"; then
 	echo unchanged
 	exit
 fi
@@ -119,13 +130,15 @@ fi
  a link to another kernel's with hopbench_headers_link=true"
 
 # A link of this script's own may lead nowhere once the other kernel's headers were upgraded.
-case $(readlink "$build") in
-"" | /lib/modules/*/build) ;;
-*) fail "$build is a link that leads to no headers, and not one of this project's: remove it" ;;
-esac
-if [ -e "$build" ] && [ ! -L "$build" ]; then
-	fail "$build exists and holds no headers: remove it"
-fi
+for part in build source; do
+	case $(readlink "$modules/$part") in
+	"" | /lib/modules/*/"$part") ;;
+	*) fail "$modules/$part is a link that leads to no headers, and not of this project: remove it" ;;
+	esac
+	if [ -e "$modules/$part" ] && [ ! -L "$modules/$part" ]; then
+		fail "$modules/$part exists and holds no headers: remove it"
+	fi
+done
 
 if [ -z "$(newest_tree)" ]; then
 	case $(sed -n 's/^ID=//p' /etc/os-release) in
@@ -143,8 +156,12 @@ other=$(newest_tree)
 
 if [ "$check" = no ]; then
 	# Remembered before it exists: a stop in between leaves nothing unaccounted for.
-	remember "/lib/modules/$other/build"
+	parts=build
+	if [ -e "/lib/modules/$other/source" ]; then parts="build source"; fi
+	remember "/lib/modules/$other" "$parts"
 	mkdir -p "$modules"
-	ln -sfn "/lib/modules/$other/build" "$build"
+	for part in $parts; do
+		ln -sfn "/lib/modules/$other/$part" "$modules/$part"
+	done
 fi
-echo "${would}linked $build to the headers of $other, because no package has those of kernel $release"
+echo "${would}linked $modules to the headers of $other, because no package has those of kernel $release"
