@@ -76,8 +76,8 @@ def main() -> None:
         _fail(error.format_message(), 1)
     except BenchError as error:
         _fail(error.one_line(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", 1)
+    except (KeyboardInterrupt, click.Abort) as error:
+        _fail(f"interrupted ({error or 'by the terminal'})", 1)
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`.
         sys.stderr.close()

@@ -49,8 +49,8 @@ class HostsError(BenchError):
         super().__init__("; ".join(f"{host}: {cause}" for host, cause in failures), remedy=remedy)
 
 
-class Interrupted(BenchError):
-    """The user, or the system, asked the command to end."""
+class Interrupted(KeyboardInterrupt):
+    """The user, or the system, asked the command to end; the argument is the signal's name.
 
-    def __init__(self, how: str) -> None:
-        super().__init__(f"interrupted ({how})")
+    No BenchError: whoever collects the failures of several hosts must not collect this one.
+    """

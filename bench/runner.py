@@ -12,7 +12,7 @@ from typing import Any
 from bench import facts
 from bench.cells import Cell
 from bench.chain import Chain
-from bench.errors import BenchError, Interrupted
+from bench.errors import BenchError
 from bench.progress import RunProgress
 from bench.results import RunMeta, RunWriter, Sample, Status, Timing, describe_chain
 from bench.session import Forwarding, RawSample, Session, describe, forwarding_of
@@ -72,7 +72,7 @@ def run(
             )
             _measure(session, sweep, writer, progress, clock)
         status = "complete"
-    except (Interrupted, KeyboardInterrupt):
+    except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:

@@ -76,18 +76,28 @@ class XdpForwarder:
         net.require_forwarding(self._place.data_nic)
         net.require_free_port(self._place.data_ip, self._place.forward_port)
         self.prepare()
-        net.resolve(target.next_ip, self._place.data_nic)
-        next_hop = socket.inet_aton(target.next_ip) + struct.pack("!HH", target.next_port, 0)
-        kernel.update(self._fds["settings"], _FIRST, next_hop)
-        if self._link_fd < 0:
-            self._link_fd = kernel.attach_xdp(self._fds[PROGRAM], self._ifindex, target.attach)
-        attach, prog_id = kernel.query_xdp(self._ifindex)
-        if attach != target.attach:
+        self._attach(target.attach)
+        try:
+            net.resolve(target.next_ip, self._place.data_nic)
+            attach, prog_id = kernel.query_xdp(self._ifindex)
+            if attach != target.attach:
+                raise HopError(
+                    f"XDP was asked for in {target.attach} mode and runs in {attach or 'no'} mode"
+                )
+        except HopError:
             self.stop()
-            raise HopError(
-                f"XDP was asked for in {target.attach} mode and runs in {attach or 'no'} mode"
-            )
+            raise
+        # From here on new flows are taken; until now their SYNs were dropped.
+        self._set_next(socket.inet_aton(target.next_ip) + struct.pack("!HH", target.next_port, 0))
         return {"attach": attach, "prog_id": prog_id}
+
+    def _attach(self, attach: str) -> None:
+        self._set_next(bytes(8))
+        if self._link_fd < 0:
+            self._link_fd = kernel.attach_xdp(self._fds[PROGRAM], self._ifindex, attach)
+
+    def _set_next(self, setting: bytes) -> None:
+        kernel.update(self._fds["settings"], _FIRST, setting)
 
     def counters(self) -> dict[str, int]:
         """Return the sums over CPUs since the program was loaded."""

@@ -174,8 +174,12 @@ def test_another_table_of_our_name_is_kept(lab: Lab, agent: DirectAgent) -> None
 
 
 def test_a_driver_without_native_xdp_is_refused(lab: Lab, agent: DirectAgent) -> None:
-    commands = ["link add dumb0 type dummy", "address add 198.19.255.1/30 dev dumb0"]
-    for command in [*commands, "link set dumb0 up"]:
+    for command in (
+        "link add dumb0 type bridge",
+        "address add 198.19.255.1/30 dev dumb0",
+        "link set dumb0 up",
+        "neighbour add 198.19.255.2 lladdr 02:00:00:00:00:99 dev dumb0 nud permanent",
+    ):
         inside(lab, "hop1", "ip", *command.split())
     inside(lab, "hop1", "sysctl", "-qw", "net.ipv4.conf.dumb0.forwarding=1")
     try:

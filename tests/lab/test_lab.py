@@ -32,7 +32,8 @@ def test_up_status_down(hops: int, wire: str) -> None:
     try:
         assert up.status == 0, up.stderr
         assert Path(up.stdout.strip()).is_file()
-        (state,) = json.loads(bench("lab", "status", "--json").stdout)
+        states = json.loads(bench("lab", "status", "--json").stdout)
+        (state,) = [each for each in states if each["name"] == "one"]
         assert state["whole"] and state["hops"] == hops and state["wire"] == wire
         again = bench("lab", "up", "--name", "one")
         assert (again.status, "already up" in again.error) == (1, True)
