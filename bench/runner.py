@@ -19,6 +19,9 @@ from bench.session import Forwarding, RawSample, Session, describe, forwarding_o
 from bench.siege import invalid_reason, parse_report
 from bench.sweep import Sweep, order
 
+# The share of a sample's connections that every hop must have counted.
+_CARRIED = 0.99
+
 
 @dataclass
 class _Clock:
@@ -128,9 +131,13 @@ def _judge(cell: Cell, block: int, position: int, raw: RawSample) -> Sample:
 
 
 def _path_reason(cell: Cell, raw: RawSample) -> str:
-    """Return why the hops' counters say that the traffic went elsewhere, or nothing."""
+    """Return why the hops' counters say that the traffic went elsewhere, or nothing.
+
+    nft counts where it makes a new translation, and conntrack may let a port that comes back early
+    use the old one: a few in ten thousand go uncounted. A detour would show as none at all.
+    """
     for number, flows in enumerate(raw.flows, start=1):
-        if flows < cell.transactions:
+        if flows < _CARRIED * cell.transactions:
             return f"hop {number} carried {flows} of {cell.transactions} connections"
     return ""
 

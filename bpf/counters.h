@@ -23,8 +23,7 @@
 	X(passed_not_ours)                                                             \
 	X(passed_no_flow) /* to the forwarded port, but neither a SYN nor known */     \
 	X(passed_ttl)                                                                  \
-	X(dropped_no_port) /* every port tried was taken or in TIME_WAIT */            \
-	X(dropped_table_full)                                                          \
+	X(dropped_no_port) /* all tried were taken, in TIME_WAIT or just being claimed */ \
 	X(dropped_no_route)                                                            \
 	X(dropped_no_neighbour)                                                        \
 	X(dropped_not_ready) /* no next hop configured */

@@ -89,19 +89,9 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct segment
 	}
 	__builtin_memcpy(flow->client_mac, seg->eth->h_source, ETH_ALEN);
 	__builtin_memcpy(flow->next_mac, mac, ETH_ALEN);
-	flow_describe(flow, client_ip, client_port, set->next_ip, set->next_port);
 	flow->seen_ns = now;
 	flow->flags = 0;
-	barrier_();
-	if (!known && endpoint_insert(client_ip, client_port, from_be16(flow->port) - PORT_MIN)) {
-		/* The same SYN on another CPU was first, or the table is full:
-		 * give the port back. No packet left from it, so it may go to
-		 * anybody at once. */
-		claim_delete(from_be16(flow->port) - PORT_MIN, flow->generation);
-		flow->used = 0;
-		count->dropped_table_full++;
-		return NULL;
-	}
+	flow_describe(flow, client_ip, client_port, set->next_ip, set->next_port);
 	count->flows_opened++;
 	if (known)
 		count->flows_reopened++;

@@ -3,8 +3,11 @@
  * Flows: which client endpoint owns which source port of this hop.
  *
  * A flow lives in one place, flows[port - PORT_MIN]. The return path finds it
- * by the port alone, without hashing; the forward path finds the port in
- * by_client. Neither table evicts, so no half of a living flow can vanish.
+ * by the port alone. The forward path looks where the client endpoint is at
+ * home, a function of the endpoint, and finds it there unless another had the
+ * place first; only such displaced flows are in the hash table by_client. So
+ * an established flow costs no hashing either way, and as neither table
+ * evicts, no half of a living flow can vanish.
  *
  * Ports and TIME_WAIT. The side that closes first, here the server, keeps
  * (hop, port) for 60 s and refuses a new connection from it unless the new
@@ -21,6 +24,8 @@
  * Claims. Two CPUs may want one port at once. A claim is the insertion of
  * (port, generation + 1) with BPF_NOEXIST: of those who saw the same
  * generation exactly one succeeds, and the next claim needs the next number.
+ * Who loses at an endpoint's home lets the packet go: it may be the same SYN
+ * on another CPU, which must not get a second port.
  */
 #ifndef HOPBENCH_NAT_H
 #define HOPBENCH_NAT_H
@@ -90,15 +95,14 @@ static __always_inline struct flow *flow_at(__u32 index)
 	return flows.lookup(&index);
 }
 
-static __always_inline struct flow *flow_of_client(__be32 ip, __be16 port)
+static __always_inline __u32 *endpoint_lookup(__be32 ip, __be16 port)
 {
 	struct endpoint key = { .ip = ip, .port = port };
-	__u32 *index = by_client.lookup(&key);
 
-	return index ? flow_at(*index) : NULL;
+	return by_client.lookup(&key);
 }
 
-/* 0 when this endpoint had no port yet. */
+/* 0 when this endpoint was not displaced before. */
 static __always_inline int endpoint_insert(__be32 ip, __be16 port, __u32 index)
 {
 	struct endpoint key = { .ip = ip, .port = port };
@@ -158,7 +162,40 @@ static __always_inline __u32 home_index(__be32 ip, __be16 client_port)
 	return (port + spread) % PORT_COUNT;
 }
 
-/* Claim a port for an endpoint. Returns the flow, not yet published, or NULL. */
+static __always_inline int flow_is_of(const struct flow *flow, __be32 ip, __be16 port)
+{
+	return flow->used && flow->client_ip == ip && flow->client_port == port;
+}
+
+static __always_inline struct flow *flow_of_client(__be32 ip, __be16 port)
+{
+	struct flow *flow = flow_at(home_index(ip, port));
+	__u32 *index;
+
+	if (likely_(flow && flow_is_of(flow, ip, port)))
+		return flow;
+	index = endpoint_lookup(ip, port);
+	if (!index)
+		return NULL;
+	/* Its place may be on the way to another endpoint. */
+	flow = flow_at(*index);
+	return flow && flow_is_of(flow, ip, port) ? flow : NULL;
+}
+
+/* Let go of the flow that has a place until now. */
+static __always_inline void flow_forget(const struct flow *flow, __u32 index)
+{
+	if (!flow->used)
+		return;
+	if (home_index(flow->client_ip, flow->client_port) != index)
+		endpoint_delete(flow->client_ip, flow->client_port);
+	claim_delete(index, flow->generation);
+}
+
+/*
+ * Claim a port for an endpoint that has none. Returns the flow, to be
+ * described and then published by its endpoint, or NULL.
+ */
 static __always_inline struct flow *port_claim(__be32 ip, __be16 client_port, __u64 now,
 					       struct counters *count)
 {
@@ -171,16 +208,21 @@ static __always_inline struct flow *port_claim(__be32 ip, __be16 client_port, __
 		if (!flow)
 			return NULL;
 		/* On HOP_PORT a returning packet would look like a client's. */
-		if (to_be16(PORT_MIN + index) != HOP_PORT && flow_yields(flow, now) &&
-		    !claim_insert(index, flow->generation + 1)) {
-			if (flow->used) {
-				endpoint_delete(flow->client_ip, flow->client_port);
-				claim_delete(index, flow->generation);
+		if (to_be16(PORT_MIN + index) != HOP_PORT && flow_yields(flow, now)) {
+			if (!claim_insert(index, flow->generation + 1)) {
+				flow_forget(flow, index);
+				if (i && endpoint_insert(ip, client_port, index)) {
+					claim_delete(index, flow->generation + 1);
+					flow->used = 0;
+					return NULL;
+				}
+				flow->used = 0;
+				flow->generation++;
+				flow->port = to_be16(PORT_MIN + index);
+				return flow;
 			}
-			flow->used = 1;
-			flow->generation++;
-			flow->port = to_be16(PORT_MIN + index);
-			return flow;
+			if (!i)
+				return NULL;
 		}
 		count->port_collisions++;
 		index = (index + PORT_STEP) % PORT_COUNT;
@@ -188,7 +230,10 @@ static __always_inline struct flow *port_claim(__be32 ip, __be16 client_port, __
 	return NULL;
 }
 
-/* Fill in what the endpoints and MAC addresses of a flow determine. */
+/*
+ * Fill in what the endpoints determine, and publish: the client's endpoint and
+ * `used` come last, because lookups go by them.
+ */
 static __always_inline void flow_describe(struct flow *flow, __be32 client_ip, __be16 client_port,
 					  __be32 next_ip, __be16 next_port)
 {
@@ -196,8 +241,6 @@ static __always_inline void flow_describe(struct flow *flow, __be32 client_ip, _
 	__u64 ip = csum_change32(client_ip, next_ip);
 	__u64 ip_back = csum_change32(next_ip, client_ip);
 
-	flow->client_ip = client_ip;
-	flow->client_port = client_port;
 	flow->next_ip = next_ip;
 	flow->next_port = next_port;
 	flow->forward_ip_change = csum_fold_(ip + CSUM_TTL_MINUS_ONE);
@@ -206,6 +249,11 @@ static __always_inline void flow_describe(struct flow *flow, __be32 client_ip, _
 					      csum_change16(HOP_PORT, next_port));
 	flow->return_tcp_change = csum_fold_(ip_back + csum_change16(next_port, HOP_PORT) +
 					     csum_change16(flow->port, client_port));
+	barrier_();
+	flow->client_ip = client_ip;
+	flow->client_port = client_port;
+	barrier_();
+	flow->used = 1;
 }
 
 #endif

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -143,17 +142,9 @@ def _chain(inventory: str | None, sweep: Sweep, progress: RunProgress) -> Iterat
     if inventory is not None or current.recall() is not None:
         yield inventories.load(inventory)
         return
-    from bench.deploy import deploy
-    from bench.lab.lifecycle import EphemeralLab
+    from bench.ephemeral import ephemeral_chain
 
-    hops = max(1, *(cell.hops for cell in sweep.cells))
-    progress.phase(f"no inventory: making a lab of {hops} hops on this machine")
-    with EphemeralLab(hops) as lab, tempfile.TemporaryDirectory(prefix="hopbench-") as folder:
-        chain = inventories.load(str(lab.inventory))
-        begin = time.monotonic()
-        progress.phase("deploying")
-        deploy(chain, artifacts=Path(folder), progress=progress.detail)
-        progress.phase(f"deployed in {time.monotonic() - begin:.0f} s")
+    with ephemeral_chain(max(1, *(cell.hops for cell in sweep.cells)), progress) as chain:
         yield chain
 
 

@@ -90,9 +90,8 @@ class Forwarder:
     def empty(self) -> None:
         """Forget every flow, claim and count."""
         libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        for key in keys(self._fds["by_client"], 8):
-            index = kernel.lookup(self._fds["by_client"], key, 4)
-            kernel.update(self._fds["flows"], index, bytes(FLOW_SIZE))
+        for claim in keys(self._fds["claims"], 8):
+            kernel.update(self._fds["flows"], claim[:4], bytes(FLOW_SIZE))
         for name in ("by_client", "claims"):
             for key in keys(self._fds[name], 8):
                 libbpf.bpf_map_delete_elem(self._fds[name], ctypes.create_string_buffer(key, 8))
