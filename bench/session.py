@@ -15,7 +15,7 @@ from bench.cells import MODES, PAYLOAD_SIZES, Cell
 from bench.chain import Chain, Host
 from bench.errors import BenchError, HostsError
 from bench.fleet import Agent, Fleet, ask_all, ask_each
-from bench.hop import PROTOCOL, payloads
+from bench.hop import payloads, version
 
 # Compiling takes 0.3 s on a PC and half a minute in an emulated guest, per host side by side.
 PREPARE_LIMIT_S = 150.0
@@ -110,7 +110,7 @@ class Session:
     def _place(self, host: Host) -> dict[str, Any]:
         place: dict[str, Any] = {
             "op": "place",
-            "protocol": PROTOCOL,
+            "version": version.digest(),
             "data_nic": host.data_nic,
             "data_ip": host.data_ip,
         }

@@ -21,11 +21,16 @@ def _take(message: dict[str, Any], key: str, kind: type, default: Any = None) ->
     return value
 
 
+def text(message: dict[str, Any], key: str) -> str:
+    """Take any text."""
+    value: str = _take(message, key, str)
+    return value
+
+
 def ipv4(message: dict[str, Any], key: str) -> str:
     """Take an IPv4 unicast address."""
-    text = _take(message, key, str)
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.IPv4Address(text(message, key))
     except ValueError as error:
         raise HopError(f"{key} is not an IPv4 address") from error
     if address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from . import PROTOCOL, config
+from . import config, version
 from .errors import HopError
 from .nft import NftForwarder
 from .protocol import Message, serve
@@ -67,8 +67,7 @@ class Agent:
         prepare = message.pop("prepare", [])
         if not isinstance(prepare, list) or not set(map(str, prepare)) <= {*MODES, "direct"}:
             raise HopError("prepare is not a list of modes")
-        if message.pop("protocol", None) != PROTOCOL:
-            raise HopError("the agent on this host is of another version", "run bench deploy")
+        version.require(message)
         self.stop()
         self._place = config.place(message)
         config.nothing_else(message)

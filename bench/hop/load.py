@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from . import PROTOCOL, config, process
+from . import config, process, version
 from .errors import HopError
 from .protocol import Ended, Message, serve
 
@@ -46,8 +46,7 @@ class Load:
         raise HopError("unknown operation")
 
     def _place(self, message: Message) -> Message:
-        if message.pop("protocol", None) != PROTOCOL:
-            raise HopError("the agent on this host is of another version", "run bench deploy")
+        version.require(message)
         config.nic(message, "data_nic")
         config.ipv4(message, "data_ip")
         config.nothing_else(message)

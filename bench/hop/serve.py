@@ -9,7 +9,7 @@ import string
 import subprocess
 from pathlib import Path
 
-from . import PROTOCOL, config, net, process
+from . import config, net, process, version
 from .errors import HopError
 from .protocol import Message, serve
 
@@ -47,8 +47,7 @@ class Server:
         raise HopError("unknown operation")
 
     def _start(self, message: Message) -> Message:
-        if message.pop("protocol", None) != PROTOCOL:
-            raise HopError("the agent on this host is of another version", "run bench deploy")
+        version.require(message)
         nic = config.nic(message, "data_nic")
         address = config.ipv4(message, "data_ip")
         port = config.port(message, "server_port")

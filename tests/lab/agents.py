@@ -7,7 +7,7 @@ import json
 import subprocess
 from typing import Any
 
-from bench.hop import PROTOCOL
+from bench.hop.version import digest
 from bench.lab.model import NIC, Lab
 
 
@@ -57,7 +57,7 @@ class DirectAgent:
         """Tell a forwarding agent where it is, with some values changed."""
         message = {
             "op": "place",
-            "protocol": PROTOCOL,
+            "version": digest(),
             "data_nic": NIC,
             "data_ip": self.address,
             "forward_port": 7000,

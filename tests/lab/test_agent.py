@@ -96,7 +96,7 @@ def test_xdp_says_how_it_is_attached(lab: Lab, agent: DirectAgent) -> None:
         ({"forward_port": True}, "forward_port"),
         ({"forward_port": "7000"}, "forward_port"),
         ({"prepare": ["quic"]}, "prepare"),
-        ({"protocol": 99}, "another version"),
+        ({"version": "0" * 64}, "another version"),
         ({"surprise": 1}, "unknown key 'surprise'"),
     ],
 )

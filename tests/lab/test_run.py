@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.cells import Cell
+from bench.hop.version import digest
 from bench.inventory import load
 from bench.lab.model import Lab
 from bench.runs import RunReader
@@ -246,7 +247,7 @@ def test_an_agent_killed_in_mid_run_is_named(lab: Lab, tmp_path: Path) -> None:
 def test_siege_ends_when_the_controller_leaves(lab: Lab) -> None:
     before = machine()
     with DirectAgent(lab, "client", "load") as agent:
-        agent.ask(op="place", protocol=1, data_nic="eth0", data_ip=lab.hosts[0].data_ip)
+        agent.ask(op="place", version=digest(), data_nic="eth0", data_ip=lab.hosts[0].data_ip)
         assert agent.process.stdin is not None
         message = {"op": "siege", "ip": str(lab.network[250]), "port": 8000, "size_bytes": 624}
         message |= {"concurrency": 1, "repetitions": 1000, "limit_s": 60, "lease_s": 70}
