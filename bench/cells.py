@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.errors import UsageError
+from bench.hop.modes import MODES as MODES
+from bench.hop.payloads import SIZES_BYTES
 
-PAYLOAD_SIZES = tuple(78 * 2**i for i in range(2, 16))
-"""Bytes of every payload the server offers: those of the 2022 report's Table 1."""
-
+PAYLOAD_SIZES = SIZES_BYTES
 ATTACHES = ("native", "generic")
 MAX_HOPS = 1000
 MAX_CONCURRENCY = 1000
@@ -19,27 +19,6 @@ MAX_REQUESTS = 1_000_000
 MAX_BLOCKS = 1000
 
 _SHOWN = 32
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How a hop forwards.
-
-    title: the mode's name in a sentence. hops: whether any hop takes part. attach: whether the
-    question native or generic applies.
-    """
-
-    title: str
-    hops: bool = True
-    attach: bool = False
-
-
-MODES: Mapping[str, Mode] = {
-    "direct": Mode("direct", hops=False),
-    "socat": Mode("socat"),
-    "nft": Mode("nft"),
-    "xdp": Mode("XDP", attach=True),
-}
 
 
 @dataclass(frozen=True, order=True)

@@ -21,7 +21,6 @@ from bench.progress import RunProgress
 from bench.sweep import DEFAULT_SWEEP, Sweep, check_hops, cross, limit_hops, load_sweep, order
 
 # What a sweep given by options measures on the axes that no option names.
-_MODES = ("direct", "socat", "nft", "xdp")
 _HOPS = (1, 3, 5)
 _SIZES = (624, 9984, 159744)
 _REQUESTS = 100
@@ -103,7 +102,7 @@ def _sweep(
         )
         found = Sweep(
             cross(
-                cells.parse_modes(modes) if modes else _MODES,
+                cells.parse_modes(modes) if modes else tuple(cells.MODES),
                 cells.parse_attach(str(attach)) if attach else ("native",),
                 cells.parse_hops(str(hops)) if hops else _HOPS,
                 cells.parse_sizes(str(sizes)) if sizes else _SIZES,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import HopError
+from .modes import MODES
 
 ATTACH = ("native", "generic")
 
@@ -110,10 +111,10 @@ def place(message: dict[str, Any]) -> Place:
     )
 
 
-def target(message: dict[str, Any], modes: tuple[str, ...]) -> Target | None:
-    """Take a line that says what to forward; None for mode `direct`, which forwards nothing."""
-    mode = choice(message, "mode", (*modes, "direct"), "")
-    if mode == "direct":
+def target(message: dict[str, Any]) -> Target | None:
+    """Take a line that says what to forward; None for a mode in which no hop takes part."""
+    mode = choice(message, "mode", tuple(MODES), "")
+    if not MODES[mode].hops:
         nothing_else(message)
         return None
     taken = Target(

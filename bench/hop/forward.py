@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Protocol
 
 from . import config, version
 from .errors import HopError
-from .nft import NftForwarder
+from .modes import MODES
 from .protocol import Message, serve
-from .socat import SocatForwarder
-from .xdp import XdpForwarder
 
 
 class Forwarder(Protocol):
@@ -32,12 +31,10 @@ class Forwarder(Protocol):
         """Undo `start`. May be called at any time, also twice."""
 
 
-# A new mode is one module and one row.
-MODES: dict[str, type[Forwarder]] = {
-    "socat": SocatForwarder,
-    "nft": NftForwarder,
-    "xdp": XdpForwarder,
-}
+def _forwarder_class(mode: str) -> type[Forwarder]:
+    module, name = MODES[mode].forwarder.split(":")
+    found: type[Forwarder] = getattr(importlib.import_module(f".{module}", __package__), name)
+    return found
 
 
 class Agent:
@@ -65,7 +62,7 @@ class Agent:
 
     def _take_place(self, message: Message) -> Message:
         prepare = message.pop("prepare", [])
-        if not isinstance(prepare, list) or not set(map(str, prepare)) <= {*MODES, "direct"}:
+        if not isinstance(prepare, list) or not set(map(str, prepare)) <= set(MODES):
             raise HopError("prepare is not a list of modes")
         version.require(message)
         self.stop()
@@ -73,7 +70,7 @@ class Agent:
         config.nothing_else(message)
         self._forwarders = {}
         for mode in prepare:
-            if mode != "direct":
+            if MODES[mode].hops:
                 self._forwarder(mode).prepare()
         return {"event": "ready", "pid": os.getpid(), "modes": sorted(MODES)}
 
@@ -81,11 +78,11 @@ class Agent:
         if self._place is None:
             raise HopError("the agent was not told its place yet")
         if mode not in self._forwarders:
-            self._forwarders[mode] = MODES[mode](self._place)
+            self._forwarders[mode] = _forwarder_class(mode)(self._place)
         return self._forwarders[mode]
 
     def _configure(self, message: Message) -> Message:
-        target = config.target(message, tuple(MODES))
+        target = config.target(message)
         self.stop()
         if target is None:
             return {"event": "ready", "mode": "direct"}

@@ -33,11 +33,11 @@ def test_cross_asks_each_mode_only_what_it_knows() -> None:
 
 def test_default_sweep() -> None:
     sweep = load_sweep(DEFAULT_SWEEP, seed=7)
-    assert (sweep.blocks, sweep.seed, len(sweep.cells)) == (6, 7, 34)
+    assert (sweep.blocks, sweep.seed, len(sweep.cells)) == (7, 7, 34)
     assert {cell.mode for cell in sweep.cells} == set(MODES)
     assert Cell("direct", "", 0, 624, 25, 10000) in sweep.cells
     assert Cell("socat", "", 5, 624, 25, 1000) in sweep.cells
-    assert Cell("xdp", "native", 3, 159744, 1, 2500) in sweep.cells
+    assert Cell("xdp", "native", 3, 159744, 1, 1000) in sweep.cells
 
 
 GOOD = """
