@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import paths
 from bench.chain import Chain
 from bench.deploy import deploy, undeploy
+from bench.errors import BenchError
 from bench.inventory import load
 from bench.lab.lifecycle import EphemeralLab
 from bench.progress import RunProgress
@@ -27,17 +28,23 @@ def ephemeral_chain(hops: int, progress: RunProgress) -> Iterator[Chain]:
     """
     progress.phase(f"no inventory: making a lab of {hops} hops on this machine")
     deployed_before = _DEPLOYED.exists()
-    with (
-        EphemeralLab(hops) as lab,
-        tempfile.TemporaryDirectory(prefix="hopbench-") as artifacts,
-    ):
+    artifacts = paths.state_dir() / "artifacts"
+    with EphemeralLab(hops) as lab:
         chain = load(str(lab.inventory))
+
+        def remove() -> None:
+            if not deployed_before and _DEPLOYED.exists():
+                undeploy(chain, artifacts=artifacts, progress=progress.detail)
+
         try:
             begin = time.monotonic()
             progress.phase("deploying")
-            deploy(chain, artifacts=Path(artifacts), progress=progress.detail)
+            deploy(chain, artifacts=artifacts, progress=progress.detail)
             progress.phase(f"deployed in {time.monotonic() - begin:.0f} s")
             yield chain
-        finally:
-            if not deployed_before:
-                undeploy(chain, artifacts=Path(artifacts), progress=progress.detail)
+        except BaseException:
+            # The first failure is the one to hear of.
+            with contextlib.suppress(BenchError):
+                remove()
+            raise
+        remove()

@@ -13,10 +13,13 @@ from typing import Any
 from bench import current, paths
 from bench.chain import Chain, Host, Role
 from bench.errors import BenchError
+from bench.inventory_limits import text_excess, yaml_excess
 
-# Plain files only: an inventory is data, and looking at one must not run it.
-os.environ.setdefault("ANSIBLE_INVENTORY_ENABLED", "ini,yaml")
-os.environ.setdefault("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "1")
+# Plain files only: an inventory is data, and looking at one must not run it. And the settings that
+# deploy has: an ansible.cfg of the working directory may name plugins, or be damaged.
+os.environ["ANSIBLE_INVENTORY_ENABLED"] = "ini,yaml"
+os.environ["ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED"] = "1"
+os.environ["ANSIBLE_CONFIG"] = str(paths.data_dir("ansible") / "ansible.cfg")
 
 _GROUPS: tuple[tuple[str, Role], ...] = (
     ("client", "client"),
@@ -26,6 +29,7 @@ _GROUPS: tuple[tuple[str, Role], ...] = (
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}\Z")
 _NIC_NAME = re.compile(r"[^\s/:]{1,15}\Z")
 _SUFFIXES = ("", ".ini", ".yml", ".yaml")
+_MAX_VALUE = 4096
 ATTACH = ("native", "generic")
 
 
@@ -77,9 +81,11 @@ def load(source: str | None) -> Chain:
     """Read and check an inventory. Raises BenchError for the first mistake found."""
     path = find(source)
     try:
-        path.read_bytes()
+        text = path.read_bytes().decode(errors="replace")
     except OSError as error:
         raise BenchError(f"inventory {path} cannot be read: {error.strerror}") from None
+    if excess := text_excess(text):
+        raise InventoryError(path, excess)
     groups = _ask_ansible(path)
     hosts: dict[str, list[Host]] = {}
     for group, role in _GROUPS:
@@ -100,15 +106,34 @@ def load(source: str | None) -> Chain:
 
 def _ask_ansible(path: Path) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     """Return {group: [(host, its variables)]} in the inventory's order."""
-    from ansible.errors import AnsibleError
-    from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
-    from ansible.utils.display import Display
-    from ansible.vars.manager import VariableManager
+    try:
+        from ansible.errors import AnsibleError
+        from ansible.inventory.manager import InventoryManager
+        from ansible.parsing.dataloader import DataLoader
+        from ansible.utils.display import Display
+        from ansible.vars.manager import VariableManager
+    except Exception as error:
+        raise BenchError(
+            f"Ansible does not start: {_first_line(error)}", remedy="unset what is wrong"
+        ) from None
+
+    class Loader(DataLoader):  # type: ignore[misc]
+        """Reads YAML, also that of group_vars/ and host_vars/, within limits."""
+
+        def load(self, data: str, *args: Any, **kwargs: Any) -> Any:
+            if excess := text_excess(data) or yaml_excess(data):
+                raise AnsibleError(excess)
+            return super().load(data, *args, **kwargs)
+
+    complaints: list[Exception] = []
+
+    def complain(_display: object, _text: str, exception: Exception, **_: object) -> None:
+        complaints.append(exception)
 
     # What Ansible warns about comes back as an exception or as a mistake found below.
     Display.warning = Display.deprecated = lambda *_args, **_kwargs: None
-    loader = DataLoader()
+    Display.error_as_warning = complain
+    loader = Loader()
     try:
         inventory = InventoryManager(loader=loader, sources=[str(path.resolve())])
         variables = VariableManager(loader=loader, inventory=inventory)
@@ -121,7 +146,10 @@ def _ask_ansible(path: Path) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
             if group in inventory.groups
         }
     except (AnsibleError, OSError, ValueError, RecursionError) as error:
-        raise InventoryError(path, f"is not an inventory: {_first_line(error)}") from None
+        # Each format was tried in turn, INI first: the name says whose complaint is the right one.
+        named = complaints[-1 if path.suffix in (".yml", ".yaml", ".json") else 0 :]
+        reason = _first_line((*named, error)[0])
+        raise InventoryError(path, f"is not an inventory: {reason}") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -132,7 +160,7 @@ def _first_line(error: Exception) -> str:
 
 def _resolved(path: Path, host: str, name: str, vars_: Mapping[str, Any]) -> Any:
     """Return a variable with references to others filled in; nothing in it can run anything."""
-    from jinja2 import TemplateError
+    from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     value = vars_.get(name)
@@ -140,14 +168,19 @@ def _resolved(path: Path, host: str, name: str, vars_: Mapping[str, Any]) -> Any
         if not isinstance(value, str) or "{" not in value:
             break
         try:
-            rendered = SandboxedEnvironment().from_string(str(value)).render(dict(vars_))
-        except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
+            template = SandboxedEnvironment(undefined=StrictUndefined).from_string(str(value))
+            rendered = template.render(dict(vars_))
+        except Exception as error:  # a template may raise anything
             raise InventoryError(
                 path, f"cannot be resolved: {_first_line(error)}", host=host, variable=name
             ) from None
         if rendered == value:
             break
         value = rendered
+    if isinstance(value, str) and len(value) > _MAX_VALUE:
+        raise InventoryError(
+            path, f"is longer than {_MAX_VALUE} characters", host=host, variable=name
+        )
     # Ansible's strings carry tags; the rest of hopbench wants plain ones.
     return "".join(value) if isinstance(value, str) else value
 
