@@ -4,22 +4,15 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import current, paths
+from bench.ansible_inventory import Unreadable, first_line, read
 from bench.chain import Chain, Host, Role
 from bench.errors import BenchError
-from bench.inventory_limits import text_excess, yaml_excess
-
-# Plain files only: an inventory is data, and looking at one must not run it. And the settings that
-# deploy has: an ansible.cfg of the working directory may name plugins, or be damaged.
-os.environ["ANSIBLE_INVENTORY_ENABLED"] = "ini,yaml"
-os.environ["ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED"] = "1"
-os.environ["ANSIBLE_CONFIG"] = str(paths.data_dir("ansible") / "ansible.cfg")
 
 _GROUPS: tuple[tuple[str, Role], ...] = (
     ("client", "client"),
@@ -60,16 +53,16 @@ def find(source: str | None) -> Path:
                 "no inventory", remedy="give one with -i, or make a lab with bench lab up"
             )
         return path
-    if Path(source).is_file():
+    if _holds(Path(source).is_file):
         return Path(source)
-    if Path(source).is_dir():
+    if _holds(Path(source).is_dir):
         raise BenchError(f"inventory {source} is a folder", remedy="name a file")
     if "/" not in source and source not in ("", ".", ".."):
         lab = paths.runtime_dir() / source / "inventory.ini"
         folders = (Path.cwd() / "inventories", paths.data_dir("inventories"))
         named = [folder / f"{source}{suffix}" for folder in folders for suffix in _SUFFIXES]
         for path in (lab, *named):
-            if path.is_file():
+            if _holds(path.is_file):
                 return path
     raise BenchError(
         f"no inventory {source!r}",
@@ -77,16 +70,23 @@ def find(source: str | None) -> Path:
     )
 
 
+def _holds(question: Callable[[], bool]) -> bool:
+    """Ask about a path; a name that is too long, or a folder nobody may enter, means no."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
 def load(source: str | None) -> Chain:
     """Read and check an inventory. Raises BenchError for the first mistake found."""
     path = find(source)
     try:
-        text = path.read_bytes().decode(errors="replace")
+        groups = read(path, [group for group, _ in _GROUPS])
     except OSError as error:
         raise BenchError(f"inventory {path} cannot be read: {error.strerror}") from None
-    if excess := text_excess(text):
-        raise InventoryError(path, excess)
-    groups = _ask_ansible(path)
+    except Unreadable as error:
+        raise InventoryError(path, str(error)) from None
     hosts: dict[str, list[Host]] = {}
     for group, role in _GROUPS:
         if group not in groups:
@@ -104,79 +104,28 @@ def load(source: str | None) -> Chain:
     return chain
 
 
-def _ask_ansible(path: Path) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
-    """Return {group: [(host, its variables)]} in the inventory's order."""
-    try:
-        from ansible.errors import AnsibleError
-        from ansible.inventory.manager import InventoryManager
-        from ansible.parsing.dataloader import DataLoader
-        from ansible.utils.display import Display
-        from ansible.vars.manager import VariableManager
-    except Exception as error:
-        raise BenchError(
-            f"Ansible does not start: {_first_line(error)}", remedy="unset what is wrong"
-        ) from None
-
-    class Loader(DataLoader):  # type: ignore[misc]
-        """Reads YAML, also that of group_vars/ and host_vars/, within limits."""
-
-        def load(self, data: str, *args: Any, **kwargs: Any) -> Any:
-            if excess := text_excess(data) or yaml_excess(data):
-                raise AnsibleError(excess)
-            return super().load(data, *args, **kwargs)
-
-    complaints: list[Exception] = []
-
-    def complain(_display: object, _text: str, exception: Exception, **_: object) -> None:
-        complaints.append(exception)
-
-    # What Ansible warns about comes back as an exception or as a mistake found below.
-    Display.warning = Display.deprecated = lambda *_args, **_kwargs: None
-    Display.error_as_warning = complain
-    loader = Loader()
-    try:
-        inventory = InventoryManager(loader=loader, sources=[str(path.resolve())])
-        variables = VariableManager(loader=loader, inventory=inventory)
-        return {
-            group: [
-                (host.name, variables.get_vars(host=host, include_hostvars=False))
-                for host in inventory.groups[group].get_hosts()
-            ]
-            for group, _ in _GROUPS
-            if group in inventory.groups
-        }
-    except (AnsibleError, OSError, ValueError, RecursionError) as error:
-        # Each format was tried in turn, INI first: the name says whose complaint is the right one.
-        named = complaints[-1 if path.suffix in (".yml", ".yaml", ".json") else 0 :]
-        reason = _first_line((*named, error)[0])
-        raise InventoryError(path, f"is not an inventory: {reason}") from None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", "") or error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
 def _resolved(path: Path, host: str, name: str, vars_: Mapping[str, Any]) -> Any:
     """Return a variable with references to others filled in; nothing in it can run anything."""
+    from ansible.parsing.vault import EncryptedString
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
+    sandbox = SandboxedEnvironment(undefined=StrictUndefined)
     value = vars_.get(name)
-    for _ in range(5):
-        if not isinstance(value, str) or "{" not in value:
-            break
-        try:
-            template = SandboxedEnvironment(undefined=StrictUndefined).from_string(str(value))
-            rendered = template.render(dict(vars_))
-        except Exception as error:  # a template may raise anything
-            raise InventoryError(
-                path, f"cannot be resolved: {_first_line(error)}", host=host, variable=name
-            ) from None
-        if rendered == value:
-            break
-        value = rendered
+    try:
+        if isinstance(value, EncryptedString):
+            value = str(value)
+        for _ in range(5):
+            if not isinstance(value, str) or "{" not in value:
+                break
+            rendered = sandbox.from_string(str(value)).render(dict(vars_))
+            if rendered == value:
+                break
+            value = rendered
+    except Exception as error:  # a template may raise anything
+        raise InventoryError(
+            path, f"cannot be resolved: {first_line(error)}", host=host, variable=name
+        ) from None
     if isinstance(value, str) and len(value) > _MAX_VALUE:
         raise InventoryError(
             path, f"is longer than {_MAX_VALUE} characters", host=host, variable=name

@@ -80,6 +80,8 @@ def run(
         raise
     finally:
         writer.finish(status, timing=clock.timing(), host_facts=host_facts)
+        if status != "complete":
+            progress.phase(f"what was measured is in {writer.path}")
     return writer.path
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import getpass
 import io
 import logging
+import re
 import shlex
 import socket
 import subprocess
@@ -70,28 +71,33 @@ def settings(host: Host) -> Settings:
     """Join the inventory's SSH variables with the ssh_config file and options they name.
 
     Precedence is Ansible's: a variable of its own, then `-o` options, then the file.
-    Raises BenchError for a file that cannot be read.
+    Raises BenchError for a file that cannot be read, and for options that make no sense.
     """
     variables = host.ssh_vars
     address = _text(variables, "ansible_host", "ansible_ssh_host") or host.name
     config = _ssh_config(host)
-    found = config.lookup(address)
+    try:
+        found = config.lookup(address)
+        known = shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))
+    except Exception as error:  # paramiko's own, and ValueError for a quotation without end
+        raise BenchError(f"SSH configuration is wrong: {error}", host=host.name) from None
     port = _text(variables, "ansible_port", "ansible_ssh_port") or found.get("port", "22")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise BenchError(f"SSH port {port[:20]!r} is not from 1 to 65535", host=host.name)
     user = _text(variables, "ansible_user", "ansible_ssh_user") or found.get("user")
     key = _text(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
     keys = [key] if key else found.get("identityfile", [])
-    known = shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))
     if "userknownhostsfile" not in found:
         known.append("/etc/ssh/ssh_known_hosts")
     proxy = found.get("proxycommand")
     return Settings(
         address=found.get("hostname", address),
-        port=int(port) if str(port).isdigit() else 22,
+        port=int(port),
         user=user or getpass.getuser(),
-        key_files=tuple(str(Path(each).expanduser()) for each in keys),
+        key_files=tuple(str(_path(each)) for each in keys),
         password=_text(variables, "ansible_password", "ansible_ssh_pass"),
         proxy_command=None if proxy in (None, "none") else proxy,
-        known_hosts=tuple(str(Path(each).expanduser()) for each in known),
+        known_hosts=tuple(str(_path(each)) for each in known),
         sudo=_truth(variables.get("ansible_become")),
         sudo_password=_text(variables, "ansible_become_password", "ansible_become_pass"),
     )
@@ -104,14 +110,26 @@ def _text(variables: Any, *names: str) -> str | None:
     return None
 
 
+def _path(text: str) -> Path:
+    """Return a path with ~ expanded, or as it is when there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _truth(value: Any) -> bool:
     return str(value).lower() in ("true", "yes", "1", "on")
+
+
+# ssh(1): what its short options are called in ssh_config(5).
+_FLAGS = {"-o": "", "-i": "IdentityFile=", "-J": "ProxyJump=", "-l": "User=", "-p": "Port="}
 
 
 def _ssh_config(host: Host) -> paramiko.SSHConfig:
     """Return the options and the file in ansible_ssh_*_args as one ssh_config."""
     words: list[str] = []
-    for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+    for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
         try:
             words += shlex.split(_text(host.ssh_vars, name) or "")
         except ValueError as error:
@@ -119,21 +137,21 @@ def _ssh_config(host: Host) -> paramiko.SSHConfig:
     options: list[str] = []
     file: Path | None = Path("~/.ssh/config").expanduser()
     given = False
-    for index, word in enumerate(words):
-        value = words[index + 1] if index + 1 < len(words) else ""
-        if word == "-F":
+    following = iter(words)
+    for word in following:
+        flag = word[:2]
+        if flag != "-F" and flag not in _FLAGS:
+            continue
+        value = word[2:] or next(following, "")
+        if flag == "-F":
             given = True
-            file = None if value == "none" else Path(value).expanduser()
-        elif word == "-o":
-            options.append(value)
-        elif word.startswith("-o"):
-            options.append(word[2:])
-        elif word == "-J":
-            options.append(f"ProxyJump={value}")
-    text = "".join(f"  {' '.join(option.split('=', 1))}\n" for option in options)
+            file = None if value == "none" else _path(value)
+        else:
+            options.append(_FLAGS[flag] + value)
+    text = "".join(f"  {option}\n" for option in options)
     if file is not None and (given or file.exists()):
         try:
-            text = f"Host *\n{text}\n{file.read_text()}"
+            text = f"Host *\n{text}\n{file.read_text(errors='replace')}"
         except OSError as error:
             raise BenchError(
                 f"SSH configuration {file} cannot be read: {error.strerror}", host=host.name
@@ -157,7 +175,10 @@ def connect(host: Host) -> Connection:
         kwargs["password"] = want.password
     proxy = None
     if want.proxy_command:
-        proxy = _OwnSession(want.proxy_command)
+        try:
+            proxy = _OwnSession(want.proxy_command)
+        except (OSError, ValueError) as error:
+            raise _explain(host, want, error, "") from None
         kwargs["sock"] = proxy
     connection = Connection(
         want.address,

@@ -5,26 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from bench import cells, current, paths
+from bench import current, paths
 from bench.chain import Chain
 from bench.commands.options import inventory_option
-from bench.errors import UsageError
+from bench.inventory import load
+from bench.plan import BLOCKS, REQUESTS, Request, fit, sweep_of
 from bench.progress import RunProgress
-from bench.sweep import DEFAULT_SWEEP, Sweep, check_hops, cross, limit_hops, load_sweep, order
-
-# What a sweep given by options measures on the axes that no option names.
-_HOPS = (1, 3, 5)
-_SIZES = (624, 9984, 159744)
-_REQUESTS = 100
-_BLOCKS = 10
+from bench.sweep import Sweep, order
 
 _MAX_SEED = 2**63 - 1
 
@@ -37,8 +30,8 @@ _MAX_SEED = 2**63 - 1
 @click.option("--hops", help="Hop counts, as 1-5 or 1,3,5.")
 @click.option("--size", "sizes", help="Payload sizes in bytes, with commas.")
 @click.option("--concurrency", help="Connections at a time, with commas.")
-@click.option("--requests", help=f"Requests in one sample, in total [{_REQUESTS}].")
-@click.option("--blocks", help=f"Passes over all cells, each in random order [{_BLOCKS}].")
+@click.option("--requests", help=f"Requests in one sample, in total [{REQUESTS}].")
+@click.option("--blocks", help=f"Passes over all cells, each in random order [{BLOCKS}].")
 @click.option("--attach", help="Where XDP runs: native, generic, or both with a comma.")
 @click.option("--seed", type=click.IntRange(0, _MAX_SEED), help="Seed of the order.")
 @click.option("--sweep", "file", type=click.Path(path_type=Path), help="Sweep from a TOML file.")
@@ -65,81 +58,26 @@ def run_command(
     the default sweep is run: direct, socat, nft and xdp over 1, 3 and 5 hops.
     """
     began = time.monotonic()
-    axes = (modes, hops, sizes, concurrency, requests, attach)
-    sweep, limited = _sweep(axes, blocks, seed, file)
+    request = Request(modes, hops, sizes, concurrency, requests, attach, blocks, seed, file)
+    sweep = sweep_of(request)
     if dry_run:
+        if inventory is not None:
+            sweep, _ = fit(sweep, request, load(inventory))
         _print_plan(sweep)
         return
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(RunProgress())
-        chain = stack.enter_context(_chain(inventory, sweep, progress))
-        notes: tuple[str, ...] = ()
-        if limited:
-            sweep, note = limit_hops(sweep, len(chain.hops))
-            notes = (note,) if note else ()
-        check_hops(sweep, len(chain.hops), chain.inventory)
-        sweep = _with_inventory_attach(sweep, chain, attach is None and file is None)
+    with RunProgress() as progress, _chain(inventory, sweep, progress) as chain:
+        sweep, notes = fit(sweep, request, chain)
         for note in notes:
             progress.phase(note)
         path = _measure(chain, sweep, output or paths.results_dir(), progress, began, notes)
     _print_verdict(path)
 
 
-def _sweep(
-    axes: tuple[tuple[str, ...] | str | None, ...],
-    blocks: str | None,
-    seed: int | None,
-    file: Path | None,
-) -> tuple[Sweep, bool]:
-    """Return the sweep the options ask for, and whether it may be cut to the hops there are."""
-    chosen_seed = secrets.randbits(32) if seed is None else seed
-    modes, hops, sizes, concurrency, requests, attach = axes
-    if file is not None and any(axes):
-        raise UsageError("--sweep names all cells: give it without options that name some")
-    if any(axes):
-        assert isinstance(modes, tuple) and not any(
-            isinstance(text, tuple) for text in (hops, sizes, concurrency, requests, attach)
-        )
-        found = Sweep(
-            cross(
-                cells.parse_modes(modes) if modes else tuple(cells.MODES),
-                cells.parse_attach(str(attach)) if attach else ("native",),
-                cells.parse_hops(str(hops)) if hops else _HOPS,
-                cells.parse_sizes(str(sizes)) if sizes else _SIZES,
-                cells.parse_concurrencies(str(concurrency)) if concurrency else (1,),
-                cells.parse_requests(str(requests)) if requests else _REQUESTS,
-            ),
-            _BLOCKS,
-            chosen_seed,
-        )
-    else:
-        found = load_sweep(file or DEFAULT_SWEEP, chosen_seed)
-    if blocks:
-        found = replace(found, blocks=cells.parse_blocks(blocks))
-    return found, file is None and not hops
-
-
-def _with_inventory_attach(sweep: Sweep, chain: Chain, wanted: bool) -> Sweep:
-    """Where no attach mode was asked for, take the inventory's, if all hops agree on it."""
-    kinds = {hop.xdp_attach for hop in chain.hops}
-    if not wanted or kinds == {"native"} or not any(cell.attach for cell in sweep.cells):
-        return sweep
-    if len(kinds) > 1:
-        raise UsageError(
-            "hops differ in xdp_attach: say with --attach which to measure",
-        )
-    kind = kinds.pop()
-    changed = tuple(replace(cell, attach=kind) if cell.attach else cell for cell in sweep.cells)
-    return replace(sweep, cells=changed)
-
-
 @contextlib.contextmanager
 def _chain(inventory: str | None, sweep: Sweep, progress: RunProgress) -> Iterator[Chain]:
     """Yield the chain to measure: the inventory's, or a lab's for the length of this run."""
-    from bench import inventory as inventories
-
     if inventory is not None or current.recall() is not None:
-        yield inventories.load(inventory)
+        yield load(inventory)
         return
     from bench.ephemeral import ephemeral_chain
 

@@ -51,7 +51,8 @@ def nic(message: dict[str, Any], key: str) -> str:
     """Take the name of a NIC that exists on this host."""
     name: str = _take(message, key, str)
     # IFNAMSIZ is 16 with the final zero; the kernel refuses '/' and white space.
-    if not 0 < len(name.encode()) < 16 or "/" in name or any(c.isspace() for c in name):
+    length = len(name.encode(errors="replace"))
+    if not 0 < length < 16 or "/" in name or any(c.isspace() for c in name):
         raise HopError(f"{key} is not an interface name")
     if name in (".", "..") or not os.path.isdir(f"/sys/class/net/{name}"):
         raise HopError(f"no NIC {name} on this host", "correct data_nic in the inventory")

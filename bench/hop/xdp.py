@@ -28,7 +28,7 @@ def port_range(ephemeral: tuple[int, int]) -> tuple[int, int]:
     ephemeral: the host's ip_local_port_range. A flow's port must not be one that a socket of
     this host may get as its own. Raises HopError when fewer than 1024 are left on either side.
     """
-    below, above = (LOWEST_PORT, ephemeral[0] - 1), (ephemeral[1] + 1, 65535)
+    below, above = (LOWEST_PORT, ephemeral[0] - 1), (max(LOWEST_PORT, ephemeral[1] + 1), 65535)
     low, high = max(below, above, key=lambda pair: pair[1] - pair[0])
     if high - low < 1023:
         raise HopError(
