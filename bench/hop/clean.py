@@ -18,6 +18,15 @@ import time
 _ROLES = (b"forward", b"serve", b"load")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TABLE = "hopbench"
+_HOME = "/opt/hopbench"
+
+
+def _is_home(cwd: str) -> bool:
+    """Is a process's working directory where agents are deployed, or was until that was removed?"""
+    try:
+        return os.path.samefile(cwd, _HOME)
+    except OSError:
+        return os.readlink(cwd).endswith(f"{_HOME} (deleted)")
 
 
 def _agents() -> dict[int, str]:
@@ -30,12 +39,12 @@ def _agents() -> dict[int, str]:
         try:
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = file.read().split(b"\0")[:-1]
-            cwd = os.readlink(f"/proc/{name}/cwd")
+            at_home = _is_home(f"/proc/{name}/cwd")
             there = os.readlink(f"/proc/{name}/ns/net")
         except OSError:
             continue
         ours = words[-3:-1] == [b"-m", b"hop"] and words[-1] in _ROLES and b"python3" in words[0]
-        if ours and cwd.split(" ")[0] == "/opt/hopbench" and there == here:
+        if ours and at_home and there == here:
             found[int(name)] = words[-1].decode()
     return found
 
