@@ -33,7 +33,7 @@ _KINDS = tuple(
         ),
         (
             r"Missing sudo password|a password is required|Incorrect sudo password"
-            r"|sudo: .*(try again|terminal is required)",
+            r"|sudo: .*(try again|terminal is required|incorrect password)",
             "sudo wants a password",
             "allow NOPASSWD for the login or set ansible_become_password",
         ),
@@ -48,6 +48,12 @@ _KINDS = tuple(
             "SSH login refused",
             "check ansible_user and ansible_ssh_private_key_file",
         ),
+        # Before what SSH says: an archive can refuse a connection, too.
+        (
+            r"Failed to (update apt cache|fetch)|Unable to fetch",
+            "package archive out of reach",
+            "install the packages by hand, on the lab's machine with make setup",
+        ),
         (
             r"timed out|timeout expired|No route to host|Connection refused|Network is unreachable",
             "no SSH connection",
@@ -57,11 +63,6 @@ _KINDS = tuple(
             r"Could not resolve hostname",
             "host name not known",
             "set ansible_host to its address",
-        ),
-        (
-            r"Failed to (update apt cache|fetch)|Unable to fetch",
-            "package archive out of reach",
-            "install the packages by hand, on the lab's machine with make setup",
         ),
         (
             r"data_nic \S+ does not exist",

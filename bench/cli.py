@@ -68,6 +68,9 @@ def main() -> None:
     try:
         result: Any = cli.main(standalone_mode=False)
         status = result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "bench"
         text = " ".join(error.format_message().split())
@@ -77,7 +80,7 @@ def main() -> None:
     except BenchError as error:
         _fail(error.one_line(), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        _fail(f"interrupted ({error or 'by the terminal'})", 1)
+        _fail(f"interrupted ({str(error) or 'by the terminal'})", 1)
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`.
         sys.stderr.close()

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,9 @@ def serve(handle: Callable[[Message], Message | None], stop: Callable[[], None])
                 answer = handle(message)
             except HopError as error:
                 send_error(error)
+            except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+                # What nobody foresaw is the controller's to hear of, too, and no reason to end.
+                send_error(HopError(f"{type(error).__name__}: {error}"))
             else:
                 if answer is not None:
                     send(answer)

@@ -59,7 +59,7 @@ class Lab:
     @property
     def network(self) -> ipaddress.IPv4Network:
         """The lab's /24."""
-        return list(ADDRESSES.subnets(new_prefix=24))[self.index]
+        return ipaddress.IPv4Network((ADDRESSES[256 * self.index], 24))
 
     def namespace(self, host: str) -> str:
         """Return the network namespace of a host, or of the wire."""

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's sources, and what it does with this host: ports, neighbours, rules, children."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import paths
+from bench.hop import compiler, config, net, process, version, xdp
+from bench.hop.errors import HopError
+from bench.hop.nft import NftForwarder
+from bench.hop.socat import SocatForwarder
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def fails(work: Any, *arguments: Any) -> HopError:
+    """Return the error that a call ends with; its cause is a phrase."""
+    with pytest.raises(HopError) as caught:
+        work(*arguments)
+    assert caught.value.cause
+    assert not caught.value.cause.endswith(".")
+    return caught.value
+
+
+# Sources
+
+
+def test_a_source_has_each_include_once(tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text('#include "b.h"\n#include "c.h"\nint a;\n')
+    (tmp_path / "b.h").write_text('#include "c.h"\n#include <linux/if.h>\nint b;\n')
+    (tmp_path / "c.h").write_text('#include "a.c"\nint c; // #include "d.h"\n')
+    text = compiler.flatten("a.c", tmp_path)
+    assert [line for line in text.splitlines() if line and not line.startswith("#line")] == [
+        'int c; // #include "d.h"',
+        "#include <linux/if.h>",
+        "int b;",
+        "int a;",
+    ]
+    assert re.findall(r'#line 1 "(.*)"', text) == ["a.c", "b.h", "c.h"]
+
+
+def test_a_source_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.c").write_text('#include "b.h"\n')
+    for name, missing in (("a.c", "b.h"), ("x.c", "x.c")):
+        error = fails(compiler.flatten, name, tmp_path)
+        assert (error.cause, error.remedy) == (
+            f"BPF source {missing} is missing",
+            "run bench deploy",
+        )
+
+
+@pytest.mark.parametrize("name", ["forwarder.c", "wire.c"])
+def test_our_own_sources(name: str) -> None:
+    assert paths.data_dir("bpf") == compiler.SOURCES
+    text = compiler.flatten(name)
+    assert not re.findall(r'^#include "', text, re.MULTILINE)
+    pasted = re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE)
+    assert len(pasted) == len(set(pasted))
+    assert pasted[0] == name
+
+
+def test_counters_are_those_of_the_c_structure() -> None:
+    text = compiler.flatten("forwarder.c")
+    macro = text[text.index("#define COUNTERS(X)") :].split("\n\n")[0]
+    listed = [line.split("(")[1].split(")")[0] for line in macro.splitlines()[1:]]
+    assert xdp.counter_names() == listed
+    assert len(set(listed)) == len(listed)
+    assert {"flows_opened", "forwarded_packets", "dropped_no_route"} <= set(listed)
+    for name in listed:
+        assert re.search(rf"\b{name}\b", text.replace(macro, "")), f"{name} is never counted"
+
+
+@pytest.mark.parametrize(
+    ("ephemeral", "expected"),
+    [
+        ((32768, 60999), (1024, 32767)),
+        ((10000, 30000), (30001, 65535)),
+        ((1024, 32767), (32768, 65535)),
+        ((2048, 65535), (1024, 2047)),
+        ((1, 64511), (64512, 65535)),
+        ((1, 500), (1024, 65535)),
+        ((65535, 65535), (1024, 65534)),
+        ((33280, 33280), (1024, 33279)),
+    ],
+)
+def test_ports_for_flows(ephemeral: tuple[int, int], expected: tuple[int, int]) -> None:
+    low, high = xdp.port_range(ephemeral)
+    assert (low, high) == expected
+    assert not {low, high} & set(range(ephemeral[0], ephemeral[1] + 1))
+
+
+@pytest.mark.parametrize(
+    "ephemeral", [(1, 65535), (1, 64512), (1024, 65535), (2047, 65535), (2047, 64513)]
+)
+def test_no_ports_for_flows(ephemeral: tuple[int, int]) -> None:
+    error = fails(xdp.port_range, ephemeral)
+    assert "net.ipv4.ip_local_port_range leaves no ports" in error.cause
+    assert error.remedy == "narrow it to half its size"
+
+
+def test_a_version_is_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = version.digest()
+    assert re.fullmatch(r"[0-9a-f]{64}", first)
+    for file in compiler.SOURCES.glob("*.[ch]"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(version, "SOURCES", tmp_path)
+    version.digest.cache_clear()
+    try:
+        assert version.digest() == first
+        (tmp_path / "nat.h").write_text((tmp_path / "nat.h").read_text() + "\n")
+        version.digest.cache_clear()
+        assert version.digest() != first
+    finally:
+        version.digest.cache_clear()
+
+
+# This host
+
+
+def test_counters_of_this_host() -> None:
+    before = net.tcp_counters()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        listener.accept()[0].close()
+    after = net.tcp_counters()
+    assert before.keys() == after.keys()
+    assert after["PassiveOpens"] > before["PassiveOpens"]
+    assert after["ActiveOpens"] > before["ActiveOpens"]
+
+
+def test_ephemeral_ports_of_this_host() -> None:
+    low, high = net.ephemeral_ports()
+    assert 0 < low < high < 65536
+
+
+def test_ports_that_are_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        error = fails(net.require_free_port, "127.0.0.1", port)
+        assert error.cause == f"port {port} is taken by another program"
+    net.require_free_port("127.0.0.1", port)
+    error = fails(net.require_free_port, "198.18.255.254", port)
+    assert error.cause == "198.18.255.254 is not an address of this host"
+
+
+@pytest.mark.parametrize(
+    ("device", "gateway", "states", "cause"),
+    [
+        ("eth0", None, ["REACHABLE"], ""),
+        ("eth0", None, ["STALE"], ""),
+        ("eth0", "198.18.0.9", ["PERMANENT"], ""),
+        ("eth1", None, ["REACHABLE"], "the way to 127.0.0.1 leaves by eth1, not eth0"),
+        ("eth0", None, ["FAILED"], "next hop 127.0.0.1 does not answer ARP on eth0"),
+        ("eth0", "198.18.0.9", [], "next hop 198.18.0.9 does not answer ARP on eth0"),
+    ],
+)
+def test_the_next_hop_answers_or_not(
+    monkeypatch: pytest.MonkeyPatch, device: str, gateway: str | None, states: list[str], cause: str
+) -> None:
+    route = {"dev": device} | ({"gateway": gateway} if gateway else {})
+
+    def answer(*arguments: str) -> Any:
+        if arguments[:2] == ("route", "get"):
+            return [route]
+        assert arguments == ("neigh", "show", "to", gateway or "127.0.0.1", "dev", "eth0")
+        return [{"state": states}] if states else []
+
+    monkeypatch.setattr(net, "ip_json", answer)
+    monkeypatch.setattr(net, "NEIGHBOUR_LIMIT_S", 0.05)
+    if cause:
+        assert fails(net.resolve, "127.0.0.1", "eth0").cause == cause
+    else:
+        net.resolve("127.0.0.1", "eth0")
+
+
+def test_what_is_not_installed() -> None:
+    error = fails(process.tool, "no-such-program")
+    assert (error.cause, error.remedy) == ("no-such-program is not installed", "run bench deploy")
+
+
+def test_forwarders_that_were_not_started() -> None:
+    place = config.Place("lo", "127.0.0.1", 7000)
+    for forwarder in (SocatForwarder(place), NftForwarder(place)):
+        assert forwarder.counters()["flows_opened"] == 0
+        forwarder.stop()
+        forwarder.stop()
+
+
+class FakeNft:
+    """libnftables' answers, in place of the kernel's."""
+
+    def __init__(self, refuse: str = "") -> None:
+        self.said: list[str] = []
+        self.refuse = refuse
+
+    def cmd(self, text: str) -> tuple[int, str, str]:
+        self.said.append(text)
+        if text.startswith("list table"):
+            return (0, "{}", "") if self.refuse == "table" else (1, "", "No such file")
+        if text.startswith("list counters"):
+            counter = {"counter": {"name": "flows", "packets": 4}}
+            other = {"counter": {"name": "masqueraded", "packets": 3}}
+            return 0, json.dumps({"nftables": [{"metainfo": {}}, counter, other]}), ""
+        return (1, "", "Error: syntax error\nadd\n^^^") if self.refuse == "rules" else (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("refuse", "cause"),
+    [
+        ("", ""),
+        ("table", "an nft table named hopbench is already there"),
+        ("rules", "nft refuses the rules: Error: syntax error"),
+    ],
+)
+def test_what_nft_is_told(monkeypatch: pytest.MonkeyPatch, refuse: str, cause: str) -> None:
+    monkeypatch.setattr(net, "require_forwarding", lambda nic: None)
+    monkeypatch.setattr(net, "require_free_port", lambda address, port: None)
+    forwarder = NftForwarder(config.Place("eth0", "198.18.0.2", 7000))
+    nft = FakeNft(refuse)
+    forwarder._nft = nft
+    target = config.Target("nft", "native", "198.18.0.3", 8000)
+    if cause:
+        assert fails(forwarder.start, target).cause == cause
+        forwarder.stop()
+        # What is another's stays.
+        assert not [text for text in nft.said if text.startswith("delete")]
+        return
+    assert forwarder.start(target) == {"table": "hopbench"}
+    assert "ip daddr 198.18.0.2 tcp dport 7000" in nft.said[-1]
+    assert "dnat to 198.18.0.3:8000" in nft.said[-1]
+    assert "flags owner" in nft.said[-1]
+    assert forwarder.counters() == {"flows_opened": 4, "flows_masqueraded": 3}
+    forwarder.stop()
+    assert nft.said[-1] == "delete table ip hopbench"
+
+
+def test_a_child_ends_with_its_agent() -> None:
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from bench.hop import process\n"
+        "print(process.spawn(['/bin/sleep', '60']).pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert Path(f"/proc/{child}/comm").read_text() == "sleep\n"
+        parent.kill()
+    until = time.monotonic() + 5
+    while alive(child) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs; one that only waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_children_are_waited_for() -> None:
+    quick = process.spawn(["/bin/sh", "-c", "echo why >&2; exit 3"])
+    assert not process.wait_for(lambda: False, 5.0, quick)
+    assert quick.stderr is not None
+    assert (quick.wait(), quick.stderr.read()) == (3, b"why\n")
+    process.end(quick)
+    slow = process.spawn(["/bin/sleep", "60"])
+    assert not process.wait_for(lambda: False, 0.05, slow)
+    assert process.wait_for(lambda: True, 0.05, slow)
+    process.end(slow)
+    assert slow.returncode == -signal.SIGKILL
+    process.end(slow)
