@@ -8,14 +8,11 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from bench.lab.preflight import bpf_problem
 
 NAMESPACE = "hb-datapath"
 HOP_IP, NEXT_IP, OTHER_IP, CLIENT_IP = "198.18.7.2", "198.18.7.3", "198.18.7.4", "198.18.7.1"
@@ -39,20 +36,6 @@ class Fed:
 
 
 Feed = Callable[..., Fed]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Loading BPF needs root; say so, and skip with the reason elsewhere."""
-    reason = None
-    if sys.platform != "linux" or os.geteuid() != 0:
-        reason = "needs root on Linux"
-    elif problem := bpf_problem():
-        reason = problem
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.lab)
-            if reason:
-                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

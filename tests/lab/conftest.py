@@ -19,28 +19,11 @@ import pytest
 
 from bench.lab import lifecycle
 from bench.lab.model import Lab
-from bench.lab.preflight import bpf_problem
+from tests.conftest import missing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What the project starts; a test session may not leave one more of them behind.
 _PROGRAMS = ("siege", "socat", "nginx", "sshd", "ansible-playbook", "unshare")
-
-pytestmark = pytest.mark.lab
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs root and BPF; say so, and skip with the reason elsewhere."""
-    reason = None
-    if sys.platform != "linux" or os.geteuid() != 0:
-        reason = "needs root on Linux"
-    elif problem := bpf_problem():
-        reason = problem
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.lab)
-            if reason:
-                item.add_marker(pytest.mark.skip(reason=reason))
-
 
 # --- what is on the machine ------------------------------------------------------------------
 
@@ -118,7 +101,7 @@ def differences(before: dict[str, set[Any]], limit_s: float = 10.0) -> dict[str,
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Compare the machine before and after all lab tests."""
-    if os.geteuid() != 0 or bpf_problem():
+    if missing():
         yield
         return
     before = machine()
