@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from bench import current
+from bench import current, playbook
 from bench.chain import Chain, Host
 from bench.errors import BenchError
 from bench.fleet import Fleet
@@ -41,12 +41,15 @@ def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
 
 
 def clean_here(progress: Callable[[str], None]) -> int:
-    """Remove ephemeral labs whose run is gone, and forget an inventory that no longer exists."""
+    """Remove ephemeral labs and folders whose run is gone; forget an inventory that is gone."""
     removed = 0
     if sys.platform == "linux" and os.geteuid() == 0:
         from bench.lab import lifecycle
 
         removed += lifecycle.remove_orphans(progress)
+    for folder in playbook.remove_leftovers():
+        progress(f"removed {folder}")
+        removed += 1
     try:
         current.recall()
     except BenchError:

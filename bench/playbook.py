@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ _INHERITED = re.compile(
 
 # A Unix socket's path holds 104 bytes on some systems: the folder must be short.
 _SHORT_TMP = Path("/tmp")
+_PREFIX = "hopbench-ansible-"
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,28 @@ def _fresh_folder(artifacts: Path, stem: str) -> Path:
     return folder
 
 
+def remove_leftovers() -> list[Path]:
+    """Remove the private folders of runs that were killed, and return them.
+
+    A folder that a process has in its command line is in use, and one made within the last minute
+    may be about to be.
+    """
+    gone = []
+    for path in _SHORT_TMP.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if ours and time.time() - status.st_mtime > 60 and not _processes(str(path)):
+                shutil.rmtree(path, ignore_errors=True)
+                gone.append(path)
+    return gone
+
+
 @contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
     """Yield a short-named folder of the user's own; it goes afterwards."""
     base = _SHORT_TMP if os.access(_SHORT_TMP, os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="hopbench-", dir=base))
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     try:
         yield path
     finally:

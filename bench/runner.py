@@ -66,6 +66,8 @@ def run(
         modes = sorted({cell.mode for cell in sweep.cells})
         with Session(chain, hops, modes) as session:
             host_facts = session.facts()
+            for name, forwarders in session.attach_facts.items():
+                host_facts[name]["forwarders"] = forwarders
             for forwarding in _forwardings(sweep):
                 session.verify(forwarding)
             clock.ready_s = time.monotonic() - began

@@ -69,7 +69,8 @@ class Session:
         self._modes = [mode for mode in modes if MODES[mode].hops]
         self._fleet = Fleet([chain.client, *self._hops, chain.server])
         self._active: Forwarding = ("direct", "", 0)
-        self.attach_facts: dict[str, dict[str, Any]] = {}
+        # What each hop said when it was switched: {host: {mode: {"attach", "prog_id", …}}}
+        self.attach_facts: dict[str, dict[str, Any]] = {hop.name: {} for hop in self._hops}
 
     def __enter__(self) -> Session:
         """Connect, start nginx and every agent, prepare the modes. Raises BenchError."""
@@ -138,7 +139,7 @@ class Session:
         answers = ask_each(pairs, SWITCH_LIMIT_S)
         for (agent, _), answer in zip(pairs[:hops], answers, strict=False):
             kept = {key: answer[key] for key in ("attach", "prog_id", "table") if key in answer}
-            self.attach_facts.setdefault(agent.host.name, {})[mode] = kept
+            self.attach_facts[agent.host.name][f"{mode} {attach}".strip()] = kept
         self._active = forwarding
 
     def verify(self, forwarding: Forwarding) -> None:

@@ -43,7 +43,7 @@ def require_free_port(address: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise HopError(
                     f"port {port} is taken by another program",
-                    "stop it, or choose another forward_port",
+                    "stop it, or choose another port in the inventory",
                 ) from error
             if error.errno == errno.EADDRNOTAVAIL:
                 raise HopError(
