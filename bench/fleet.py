@@ -20,6 +20,7 @@ from bench.errors import BenchError, HostsError
 PARALLEL = 64
 REPLY_LIMIT_S = 20.0
 _STOP_LIMIT_S = 5.0
+_NOTED = 500  # characters of a message
 # Constant text: nothing from an inventory ever becomes part of a command.
 _AGENT = "cd /opt/hopbench && exec /usr/bin/python3 -B -m hop {role}"
 
@@ -34,11 +35,23 @@ class Agent:
         self.host = host
         self._channel = channel
         self._pending = b""
+        self._transcript: list[str] = []
+
+    @property
+    def transcript(self) -> str:
+        """What was said so far, a line each: seconds (time.time), `>` or `<`, the message."""
+        return "".join(self._transcript)
+
+    def _note(self, direction: str, line: str) -> None:
+        # siege's report is kept whole elsewhere.
+        self._transcript.append(f"{time.time():.3f} {direction} {line[:_NOTED]}\n")
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one line; the answer is taken with `receive`. Raises BenchError when it is gone."""
+        line = json.dumps(message)
+        self._note(">", line)
         try:
-            self._channel.sendall((json.dumps(message) + "\n").encode())
+            self._channel.sendall((line + "\n").encode())
         except OSError:
             raise self._gone() from None
 
@@ -59,6 +72,7 @@ class Agent:
                 raise self._gone()
             self._pending += chunk
         line, _, self._pending = self._pending.partition(b"\n")
+        self._note("<", line.decode(errors="replace"))
         try:
             event = json.loads(line)
             kind = event["event"]

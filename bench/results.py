@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.csv"
 SIEGE_FOLDER = Path("raw", "siege")
+AGENTS_FOLDER = Path("raw", "agents")
 
 Status = Literal["running", "complete", "interrupted", "failed"]
 STATUSES: tuple[Status, ...] = ("running", "complete", "interrupted", "failed")
@@ -169,6 +170,11 @@ class RunWriter:
         samples = {**self._samples, sample.id: sample.row()}
         self._write_samples(samples)
         self._samples = samples
+
+    def add_log(self, host: str, text: str) -> None:
+        """Keep what was said with a host's agent, as raw/agents/HOST.log."""
+        make_dirs(self.path / AGENTS_FOLDER)
+        write_atomic(self.path / AGENTS_FOLDER / f"{host}.log", text)
 
     def finish(
         self,

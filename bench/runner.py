@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +66,8 @@ def run(
     try:
         hops = max(cell.hops for cell in sweep.cells)
         modes = sorted({cell.mode for cell in sweep.cells})
-        with Session(chain, hops, modes) as session:
+        session = Session(chain, hops, modes)
+        with _logged(session, writer), session:
             host_facts = session.facts()
             for name, forwarders in session.attach_facts.items():
                 host_facts[name]["forwarders"] = forwarders
@@ -85,6 +88,18 @@ def run(
         if status != "complete":
             progress.phase(f"what was measured is in {writer.path}")
     return writer.path
+
+
+@contextlib.contextmanager
+def _logged(session: Session, writer: RunWriter) -> Iterator[None]:
+    """Keep what was said with every agent, however the session ends."""
+    try:
+        yield
+    finally:
+        # Where that cannot be written, run.json cannot either, and says so.
+        with contextlib.suppress(BenchError):
+            for host, text in session.transcripts().items():
+                writer.add_log(host, text)
 
 
 def _forwardings(sweep: Sweep) -> list[Forwarding]:

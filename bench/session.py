@@ -69,6 +69,7 @@ class Session:
         self._modes = [mode for mode in modes if MODES[mode].hops]
         self._fleet = Fleet([chain.client, *self._hops, chain.server])
         self._active: Forwarding = ("direct", "", 0)
+        self._agents: list[Agent] = []
         # What each hop said when it was switched: {host: {mode: {"attach", "prog_id", …}}}
         self.attach_facts: dict[str, dict[str, Any]] = {hop.name: {} for hop in self._hops}
 
@@ -85,6 +86,10 @@ class Session:
     def __exit__(self, *_: object) -> None:
         """End the agents; whatever they set up goes with them."""
         self._fleet.close()
+
+    def transcripts(self) -> dict[str, str]:
+        """Return what was said with each host's agent so far, also after the end."""
+        return {agent.host.name: agent.transcript for agent in self._agents}
 
     def _start(self) -> None:
         chain = self._chain

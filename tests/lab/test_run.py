@@ -65,6 +65,10 @@ def test_every_mode_and_hop_count(lab: Lab, tmp_path: Path) -> None:
     assert (samples["failed"] == 0).all()
     assert len(list((run.path / "raw" / "siege").iterdir())) == len(samples)
     assert set(run.meta["host_facts"]) == {host.name for host in lab.hosts}
+    assert run.meta["host_facts"]["hop5"]["forwarders"]["xdp native"]["attach"] == "native"
+    logs = {file.stem: file.read_text() for file in (run.path / "raw" / "agents").iterdir()}
+    assert set(logs) == {host.name for host in lab.hosts}
+    assert '"mode": "xdp"' in logs["hop5"]
     comparison = json.loads(bench("compare", "latest", "--results", tmp_path, "--json").stdout)
     assert len(comparison["cells"]) == len(samples)
     assert "latest" not in bench("list", "--results", tmp_path).error
