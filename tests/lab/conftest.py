@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from bench.lab import lifecycle
-from bench.lab.model import Lab
+from bench.lab.model import Lab, Wire
 from tests.conftest import missing
 
+_DEPLOYED = Path("/opt/hopbench")
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What the project starts; a test session may not leave one more of them behind.
 _PROGRAMS = ("siege", "socat", "nginx", "sshd", "ansible-playbook", "unshare")
@@ -83,7 +85,7 @@ def machine() -> dict[str, set[Any]]:
         "nft tables": _nft_tables(),
         "processes": processes(*_PROGRAMS),
         "files": _names_in("/run/hopbench"),
-        "sshd's folder": {str(Path("/run/sshd").exists())},
+        "folders": {str(path) for path in (Path("/run/sshd"), _DEPLOYED) if path.exists()},
     }
 
 
@@ -192,12 +194,17 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 # --- labs ------------------------------------------------------------------------------------
 
 
-def _deployed(name: str, hops: int) -> Iterator[Lab]:
-    lab = lifecycle.up(name, hops=hops)
+@contextlib.contextmanager
+def deployed(name: str, *, hops: int, wire: Wire = "xdp") -> Iterator[Lab]:
+    """A lab with everything deployed; what another deploy had put on this machine stays."""
+    before = _DEPLOYED.exists()
+    lab = lifecycle.up(name, hops=hops, wire=wire)
     try:
         done = bench("deploy", "-i", name)
         assert done.status == 0, done.stderr
         yield lab
+        if not before:
+            assert bench("undeploy", "-i", name).status == 0
     finally:
         lifecycle.down(name)
 
@@ -205,4 +212,5 @@ def _deployed(name: str, hops: int) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A deployed lab of five hops, shared by the tests that leave it as it was."""
-    yield from _deployed("test", 5)
+    with deployed("test", hops=5) as made:
+        yield made

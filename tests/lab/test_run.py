@@ -20,6 +20,7 @@ from bench.session import Session, forwarding_of
 from tests.lab.agents import DirectAgent
 from tests.lab.conftest import (
     bench,
+    deployed,
     differences,
     inside,
     kill,
@@ -78,11 +79,7 @@ def test_every_mode_and_hop_count(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_the_bridge_and_the_generic_attach(tmp_path: Path) -> None:
-    from bench.lab import lifecycle
-
-    lifecycle.up("bridged", hops=2, wire="bridge")
-    try:
-        assert bench("deploy", "-i", "bridged").status == 0
+    with deployed("bridged", hops=2, wire="bridge"):
         done = bench(
             *("run", "-i", "bridged", "--mode", "nft,xdp", "--attach", "native,generic"),
             *("--hops", "1-2", "--size", "9984", "--blocks", "1", "--output", tmp_path),
@@ -91,8 +88,6 @@ def test_the_bridge_and_the_generic_attach(tmp_path: Path) -> None:
         samples = RunReader.open("latest", tmp_path).samples
         assert samples["valid"].all(), list(samples["invalid_reason"])
         assert set(samples["attach"]) == {"", "native", "generic"}
-    finally:
-        lifecycle.down("bridged")
 
 
 def test_many_at_once_then_again_after_a_reload(lab: Lab) -> None:
