@@ -93,8 +93,16 @@ class Agent:
         return self.receive(limit_s)
 
     def _gone(self) -> BenchError:
-        """Say why the agent is gone, from its exit status and last words."""
+        """Say why the agent is gone, from its last event or its last words."""
         words = b""
+        with contextlib.suppress(OSError):
+            self._channel.settimeout(1.0)
+            while len(self._pending) < 65536 and (chunk := self._channel.recv(65536)):
+                self._pending += chunk
+        for line in self._pending.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                reason = json.loads(line)["reason"]
+                return BenchError(f"the agent stopped: {reason}", host=self.host.name)
         with contextlib.suppress(OSError):
             self._channel.settimeout(1.0)
             while len(words) < 65536 and (chunk := self._channel.recv_stderr(4096)):

@@ -101,10 +101,16 @@ class Session:
         self._hop_agents = [agents[hop.name] for hop in self._hops]
         self._agents = list(agents.values())
         places = [(agent, self._place(agent.host)) for agent in agents.values()]
+        # Those that are ready at once wait for those that compile.
         ask_each(places, PREPARE_LIMIT_S)
+
+    def _renew(self, lease_s: float) -> None:
+        """Give every agent this long from now: some of them may have nothing to do meanwhile."""
+        ask_all(self._agents, {"op": "renew", "lease_s": lease_s})
 
     def facts(self) -> dict[str, Any]:
         """Return what each host is, one line of facts a host."""
+        self._renew(PREPARE_LIMIT_S)
         return facts.of_hosts(self._fleet, [agent.host for agent in self._agents])
 
     def _place(self, host: Host) -> dict[str, Any]:
@@ -113,6 +119,7 @@ class Session:
             "version": version.digest(),
             "data_nic": host.data_nic,
             "data_ip": host.data_ip,
+            "lease_s": PREPARE_LIMIT_S + _LEASE_SLACK_S,
         }
         if host.role == "server":
             place["server_port"] = host.port
@@ -152,8 +159,9 @@ class Session:
 
         Raises BenchError: a chain that does not deliver is not measured.
         """
+        self._renew(FETCH_LIMIT_S + SWITCH_LIMIT_S + _LEASE_SLACK_S)
         self.switch(forwarding)
-        before = self.flows(forwarding[2])
+        before = self.flows(forwarding[2], FETCH_LIMIT_S + _LEASE_SLACK_S)
         ip, port = self._chain.entry(forwarding[2])
         sizes = list(PAYLOAD_SIZES)
         answer = self._client.ask(
@@ -200,11 +208,10 @@ class Session:
 
         Raises BenchError when the client, the server or a hop is no longer there.
         """
-        self.switch(forwarding_of(cell))
         limit_s = sample_limit_s(cell)
         lease_s = limit_s + _LEASE_SLACK_S
-        idle = [self._server, *self._hop_agents[cell.hops :]]
-        ask_all(idle, {"op": "renew", "lease_s": lease_s})
+        self._renew(lease_s + SWITCH_LIMIT_S)
+        self.switch(forwarding_of(cell))
         before = self.flows(cell.hops, lease_s)
         ip, port = self._chain.entry(cell.hops)
         answer = self._client.ask(

@@ -119,6 +119,8 @@ def _make_host(lab: Lab, host: LabHost) -> None:
         # A redirect would tell the client to leave out the hop that is to be measured.
         "net.ipv4.conf.all.send_redirects=0",
         "net.ipv4.conf.all.accept_redirects=0",
+        # nft and XDP lower it at each of up to 64 hops, and the default is 64.
+        "net.ipv4.ip_default_ttl=255",
     ]
     if host.name == "client":
         sysctls.append(f"net.ipv4.ip_local_port_range={CLIENT_PORTS}")
