@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bench import facts
 from bench.chain import Chain, Host
-from bench.errors import BenchError, HostsError
+from bench.errors import BenchError
 from bench.fleet import Fleet
 
 Level = Literal["ok", "warning", "problem"]
@@ -77,8 +77,7 @@ def examine(chain: Chain) -> list[Finding]:
             try:
                 fleet.connect([host])
             except BenchError as error:
-                cause = error.failures[0][1] if isinstance(error, HostsError) else error.cause
-                findings.append(Finding(host.name, "problem", cause, error.remedy or ""))
+                findings.append(Finding(host.name, "problem", error.cause, error.remedy or ""))
             else:
                 reachable.append(host)
         seen: dict[str, dict[str, Any]] = {}
@@ -88,8 +87,7 @@ def examine(chain: Chain) -> list[Finding]:
             try:
                 seen |= facts.of_hosts(fleet, [host])
             except BenchError as error:
-                cause = error.failures[0][1] if isinstance(error, HostsError) else error.cause
-                findings.append(Finding(host.name, "problem", cause, error.remedy or ""))
+                findings.append(Finding(host.name, "problem", error.cause, error.remedy or ""))
     for host in chain.hosts:
         if host.name in seen:
             findings += _host(host, seen[host.name], asked_at[host.name])

@@ -97,7 +97,6 @@ class Session:
         roles |= {hop.name: "forward" for hop in self._hops}
         agents = self._fleet.start_agents(roles)
         self._client = agents[chain.client.name]
-        self._server = agents[chain.server.name]
         self._hop_agents = [agents[hop.name] for hop in self._hops]
         self._agents = list(agents.values())
         places = [(agent, self._place(agent.host)) for agent in agents.values()]

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import struct
 import time
-from pathlib import Path
 
 from . import compiler, kernel, net
 from .config import Place, Target
@@ -119,11 +119,7 @@ class XdpForwarder:
 
 def _wait_detached(ifindex: int) -> None:
     until = time.monotonic() + 1.0
-    while time.monotonic() < until and _attached(ifindex):
-        time.sleep(0.001)
-
-
-def _attached(ifindex: int) -> bool:
-    return Path(f"/sys/class/net/{socket.if_indextoname(ifindex)}").exists() and bool(
-        kernel.query_xdp(ifindex)[0]
-    )
+    # A NIC that has gone cannot be asked, and nothing is attached to it.
+    with contextlib.suppress(HopError):
+        while time.monotonic() < until and kernel.query_xdp(ifindex)[0]:
+            time.sleep(0.001)

@@ -173,7 +173,9 @@ def test_another_table_of_our_name_is_kept(lab: Lab, agent: DirectAgent) -> None
         inside(lab, "hop1", "nft", "delete table ip hopbench")
 
 
-def test_a_driver_without_native_xdp_is_refused(lab: Lab, agent: DirectAgent) -> None:
+@pytest.fixture
+def bridge(lab: Lab) -> Iterator[dict[str, object]]:
+    """A NIC on hop1 whose driver has no native XDP; yields its place."""
     for command in (
         "link add dumb0 type bridge",
         "address add 198.19.255.1/30 dev dumb0",
@@ -182,16 +184,32 @@ def test_a_driver_without_native_xdp_is_refused(lab: Lab, agent: DirectAgent) ->
     ):
         inside(lab, "hop1", "ip", *command.split())
     inside(lab, "hop1", "sysctl", "-qw", "net.ipv4.conf.dumb0.forwarding=1")
-    try:
-        agent.place(data_nic="dumb0", data_ip="198.19.255.1")
-        wanted = {"mode": "xdp", "next_ip": "198.19.255.2", "next_port": 8000}
-        answer = agent.ask(**wanted, attach="native")
-        assert "does not take XDP in native mode" in answer["cause"]
-        assert xdp_on(lab, nic="dumb0") is None
-        assert agent.ask(**wanted, attach="generic")["attach"] == "generic"
-    finally:
-        agent.ask(mode="direct")
+    yield {"data_nic": "dumb0", "data_ip": "198.19.255.1"}
+    if "dumb0" in inside(lab, "hop1", "ip", "link"):
         inside(lab, "hop1", "ip", "link", "delete", "dumb0")
+
+
+ACROSS = {"mode": "xdp", "next_ip": "198.19.255.2", "next_port": 8000}
+
+
+def test_a_driver_without_native_xdp_is_refused(
+    lab: Lab, bridge: dict[str, object], agent: DirectAgent
+) -> None:
+    agent.place(**bridge)
+    answer = agent.ask(**ACROSS, attach="native")
+    assert "does not take XDP in native mode" in answer["cause"]
+    assert xdp_on(lab, nic="dumb0") is None
+    assert agent.ask(**ACROSS, attach="generic")["attach"] == "generic"
+
+
+def test_a_nic_that_goes_away_takes_its_program_along(
+    lab: Lab, bridge: dict[str, object], agent: DirectAgent
+) -> None:
+    agent.place(**bridge)
+    assert agent.ask(**ACROSS, attach="generic")["event"] == "ready"
+    inside(lab, "hop1", "ip", "link", "delete", "dumb0")
+    assert agent.ask(mode="direct")["event"] == "ready"
+    assert "no NIC dumb0" in agent.place(**bridge)["cause"]
 
 
 def test_forwarding_switched_off_is_refused(lab: Lab, agent: DirectAgent) -> None:
