@@ -69,6 +69,11 @@ _KINDS = tuple(
             "",
             "set data_nic to the NIC that has data_ip",
         ),
+        (
+            r"egress_nic \S+ does not exist",
+            "",
+            "set egress_nic to the NIC towards the next hop, or leave it out",
+        ),
         (r"No space left on device", "", "make room on the host"),
     )
 )

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.errors import UsageError
+from bench.hop.config import ATTACH as ATTACHES
 from bench.hop.modes import MODES as MODES
 from bench.hop.payloads import SIZES_BYTES
 
 PAYLOAD_SIZES = SIZES_BYTES
-ATTACHES = ("native", "generic")
 MAX_HOPS = 1000
 MAX_CONCURRENCY = 1000
 MAX_REQUESTS = 1_000_000
@@ -25,7 +25,7 @@ _SHOWN = 32
 class Cell:
     """One point of a sweep.
 
-    hops: forwarders in the chain, 0 for a mode without hops. attach: native or generic where the
+    hops: forwarders in the chain, 0 for a mode without hops. attach: one of ATTACHES where the
     mode knows the difference, otherwise empty. concurrency: connections at a time. requests: the
     total one sample asks for; `transactions` is what that comes to.
     """
@@ -89,7 +89,7 @@ def parse_attach(text: str, where: str = "--attach") -> tuple[str, ...]:
     kinds = [word.strip() for word in text.split(",")]
     for kind in kinds:
         if kind not in ATTACHES:
-            raise UsageError(f"{where}: {_shown(kind)} is neither native nor generic")
+            raise UsageError(f"{where}: {_shown(kind)} is none of {', '.join(ATTACHES)}")
     return tuple(dict.fromkeys(kinds))
 
 

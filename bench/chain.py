@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.hop.address import family
+
 Role = Literal["client", "hop", "server"]
 
 
@@ -16,7 +18,10 @@ class Host:
     """One machine of the chain.
 
     port: the TCP port it serves on the data network (forward_port of a hop, server_port of the
-    server, 0 for the client). ssh_vars: Ansible's connection variables, as resolved by Ansible.
+    server, 0 for the client). egress_nic: a hop's NIC towards the next host, empty where it has
+    one NIC. nat_ports: lowest and highest port of a hop's NAT, nat_flows: how many flows it
+    remembers, None where the hop decides. ssh_vars: Ansible's connection variables, as resolved
+    by Ansible.
     """
 
     name: str
@@ -25,7 +30,16 @@ class Host:
     data_nic: str
     port: int
     xdp_attach: str = "native"
+    egress_nic: str = ""
+    nat_ports: tuple[int, int] | None = None
+    nat_flows: int | None = None
+    nat_policy: str = "affine"
     ssh_vars: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def family(self) -> int:
+        """4 or 6, by its data address."""
+        return family(self.data_ip)
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,11 @@ class Chain:
     client: Host
     hops: tuple[Host, ...]
     server: Host
+
+    @property
+    def family(self) -> int:
+        """4 or 6: every host of a chain is of one family."""
+        return self.client.family
 
     @property
     def hosts(self) -> tuple[Host, ...]:

@@ -55,8 +55,8 @@ def of_hosts(fleet: Fleet, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     source = (hop_package() / "facts.py").read_text()
 
     def ask(host: Host) -> dict[str, Any]:
-        # The NIC's name goes with the program on stdin, never through a shell.
-        text = source.replace("sys.argv[1:]", json.dumps([host.data_nic]))
+        # The NICs' names go with the program on stdin, never through a shell.
+        text = source.replace("sys.argv[1:]", json.dumps([host.data_nic, host.egress_nic]))
         output = fleet.run_on(host, "/usr/bin/python3 -B -", text, _FACTS_LIMIT_S)
         try:
             facts = json.loads(output)

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import current, paths
-from bench.ansible_inventory import Unreadable, first_line, read
+from bench.ansible_inventory import Unreadable, read
 from bench.chain import Chain, Host, Role
 from bench.errors import BenchError
+from bench.hop.config import ATTACH, MOST_NAT_FLOWS, NAT_POLICIES
+from bench.host_variables import HostVariables
+from bench.host_variables import InventoryError as InventoryError
 
 _GROUPS: tuple[tuple[str, Role], ...] = (
     ("client", "client"),
@@ -20,25 +23,7 @@ _GROUPS: tuple[tuple[str, Role], ...] = (
     ("server", "server"),
 )
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}\Z")
-_NIC_NAME = re.compile(r"[^\s/:]{1,15}\Z")
 _SUFFIXES = ("", ".ini", ".yml", ".yaml")
-_MAX_VALUE = 4096
-ATTACH = ("native", "generic")
-
-
-class InventoryError(BenchError):
-    """A mistake in an inventory, with the file, the host and the variable it is in."""
-
-    def __init__(
-        self, file: Path, cause: str, *, host: str | None = None, variable: str | None = None
-    ) -> None:
-        self.file, self.variable = file, variable
-        where = f"{file}: "
-        if host:
-            where += f"host {host}: "
-        if variable:
-            where += f"{variable} "
-        super().__init__(where + cause)
 
 
 def find(source: str | None) -> Path:
@@ -101,93 +86,39 @@ def load(source: str | None) -> Chain:
         raise InventoryError(path, "group [hops] is empty")
     chain = Chain(path, hosts["client"][0], tuple(hosts["hops"]), hosts["server"][0])
     _check_distinct(chain)
+    _check_one_family(chain)
     return chain
-
-
-def _resolved(path: Path, host: str, name: str, vars_: Mapping[str, Any]) -> Any:
-    """Return a variable with references to others filled in; nothing in it can run anything."""
-    from ansible.parsing.vault import EncryptedString
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    sandbox = SandboxedEnvironment(undefined=StrictUndefined)
-    value = vars_.get(name)
-    try:
-        if isinstance(value, EncryptedString):
-            value = str(value)
-        for _ in range(5):
-            if not isinstance(value, str) or "{" not in value:
-                break
-            rendered = sandbox.from_string(str(value)).render(dict(vars_))
-            if rendered == value:
-                break
-            value = rendered
-    except Exception as error:  # a template may raise anything
-        raise InventoryError(
-            path, f"cannot be resolved: {first_line(error)}", host=host, variable=name
-        ) from None
-    if isinstance(value, str) and len(value) > _MAX_VALUE:
-        raise InventoryError(
-            path, f"is longer than {_MAX_VALUE} characters", host=host, variable=name
-        )
-    # Ansible's strings carry tags; the rest of hopbench wants plain ones.
-    return "".join(value) if isinstance(value, str) else value
 
 
 def _host(path: Path, name: str, role: Role, vars_: Mapping[str, Any]) -> Host:
     if not _HOST_NAME.match(name):
         raise InventoryError(path, f"host name {name[:40]!r} has characters that are not allowed")
     name = "".join(name)
-
-    def get(variable: str, default: Any = None) -> Any:
-        value = _resolved(path, name, variable, vars_)
-        if value is None or value == "":
-            if default is None:
-                raise InventoryError(path, "is missing", host=name, variable=variable)
-            return default
-        return value
-
-    def wrong(variable: str, value: Any, wanted: str) -> InventoryError:
-        return InventoryError(
-            path, f"is {str(value)[:60]!r}, not {wanted}", host=name, variable=variable
-        )
-
-    data_ip = get("data_ip")
-    try:
-        address = ipaddress.IPv4Address(data_ip if isinstance(data_ip, str) else "")
-    except ValueError:
-        raise wrong("data_ip", data_ip, "an IPv4 address") from None
-    if address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
-        raise wrong("data_ip", data_ip, "the address of a host")
-    nic = get("data_nic")
-    if (
-        not isinstance(nic, str)
-        or not _NIC_NAME.match(nic)
-        or nic in (".", "..")
-        or not nic.isprintable()
-        or len(nic.encode()) > 15
-    ):
-        raise wrong("data_nic", nic, "an interface name")
-
-    def port(variable: str, default: int) -> int:
-        value = get(variable, default)
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
-            raise wrong(variable, value, "a port from 1 to 65535")
-        return value
-
-    attach = get("xdp_attach", "native")
-    if attach not in ATTACH:
-        raise wrong("xdp_attach", attach, "native or generic")
-    # All three are checked on every host: a mistake should not wait for the host to change role.
-    ports = {"client": 0, "hop": port("forward_port", 7000), "server": port("server_port", 8000)}
-    ssh_vars = {
-        "".join(key): _resolved(path, name, key, vars_)
-        for key in vars_
-        if key.startswith("ansible_") and key in _SSH_VARIABLES
+    take = HostVariables(path, name, vars_)
+    data_ip, data_nic = take.address("data_ip"), take.nic("data_nic")
+    # All are checked on every host: a mistake should not wait for the host to change role.
+    ports = {
+        "client": 0,
+        "hop": take.port("forward_port", 7000),
+        "server": take.port("server_port", 8000),
     }
-    return Host(name, role, str(address), nic, ports[role], attach, ssh_vars)
+    return Host(
+        name=name,
+        role=role,
+        data_ip=data_ip,
+        data_nic=data_nic,
+        port=ports[role],
+        xdp_attach=take.word("xdp_attach", ATTACH),
+        egress_nic=take.other_nic("egress_nic", data_nic),
+        nat_ports=take.ports("nat_ports"),
+        nat_flows=take.number("nat_flows", 1, MOST_NAT_FLOWS, "a number of flows"),
+        nat_policy=take.word("nat_policy", NAT_POLICIES),
+        ssh_vars={
+            "".join(key): take.resolved(key)
+            for key in vars_
+            if key.startswith("ansible_") and key in _SSH_VARIABLES
+        },
+    )
 
 
 _SSH_VARIABLES = {
@@ -233,3 +164,18 @@ def _check_distinct(chain: Chain) -> None:
                 variable="data_ip",
             )
         addresses[host.data_ip] = host.name
+
+
+def _check_one_family(chain: Chain) -> None:
+    """A hop hands packets on in the family they came in; who differs from most is named."""
+    count = Counter(host.family for host in chain.hosts)
+    usual = max(count, key=lambda family: (count[family], family == chain.client.family))
+    for host in chain.hosts:
+        if host.family != usual:
+            raise InventoryError(
+                chain.inventory,
+                f"{host.data_ip} is IPv{host.family} while other hosts have IPv{usual}: "
+                "a chain is of one family",
+                host=host.name,
+                variable="data_ip",
+            )

@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -215,12 +215,24 @@ def iso_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+# Settings that most hosts leave alone, with their defaults.
+_OPTIONAL = {
+    each.name: each.default
+    for each in fields(Host)
+    if each.name in ("egress_nic", "nat_ports", "nat_flows", "nat_policy")
+}
+
+
 def describe_chain(chain: Chain) -> dict[str, Any]:
     """Return the chain as run.json has it, without how its hosts are logged in to."""
 
     def host(host: Host) -> dict[str, Any]:
         keys = ("name", "data_ip", "data_nic", "port", "xdp_attach")
-        return {key: getattr(host, key) for key in keys}
+        return {key: getattr(host, key) for key in keys} | {
+            key: getattr(host, key)
+            for key, default in _OPTIONAL.items()
+            if getattr(host, key) != default
+        }
 
     return {
         "inventory": chain.inventory.name,

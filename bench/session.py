@@ -15,6 +15,7 @@ from bench.chain import Chain, Host
 from bench.errors import BenchError, HostsError
 from bench.fleet import Agent, Fleet, ask_all, ask_each
 from bench.hop import payloads, version
+from bench.hop.config import NAT_POLICIES
 
 # Compiling takes 0.3 s on a PC and half a minute in an emulated guest, per host side by side.
 PREPARE_LIMIT_S = 150.0
@@ -123,7 +124,7 @@ class Session:
         if host.role == "server":
             place["server_port"] = host.port
         if host.role == "hop":
-            place |= {"forward_port": host.port, "prepare": self._modes}
+            place |= {"forward_port": host.port, "prepare": self._modes, **_optional(host)}
         return place
 
     def switch(self, forwarding: Forwarding) -> None:
@@ -236,6 +237,18 @@ class Session:
             wall_s=answer["wall_s"],
             flows=tuple(b - a for a, b in zip(before, after, strict=True)),
         )
+
+
+def _optional(hop: Host) -> dict[str, Any]:
+    """Return what the inventory says of a hop beyond what every hop has."""
+    policy = "" if hop.nat_policy == NAT_POLICIES[0] else hop.nat_policy
+    said = {
+        "egress_nic": hop.egress_nic,
+        "nat_ports": hop.nat_ports and list(hop.nat_ports),
+        "nat_flows": hop.nat_flows,
+        "nat_policy": policy,
+    }
+    return {key: value for key, value in said.items() if value}
 
 
 def describe(forwarding: Forwarding) -> str:

@@ -1,225 +1,246 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A single-port TCP forwarder with full NAT, for one NIC.
+ * A single-port forwarder for TCP and UDP with full NAT.
  *
- *   client:c -> HOP_IP:HOP_PORT   becomes   HOP_IP:p -> next:n   and back.
+ *   client:c -> HOP:HOP_PORT   becomes   OUT:p -> next:n   and back.
  *
- * Compiled with HOP_IP, HOP_PORT (numbers in network order) and PORT_MIN,
- * PORT_MAX (host order) as constants; the next hop is a setting, so that one
- * loaded program serves chains of different length. Packets that are not of
- * its flows go to the stack untouched: SSH may share the NIC.
+ * docs/forwarder.md says what it does with which packet. Packets that are not
+ * of its flows go to the stack untouched: SSH may share the NIC.
  */
 #include "checksum.h"
 #include "counters.h"
+#include "flow.h"
+#include "icmp_errors.h"
 #include "nat.h"
+#include "neighbour.h"
 #include "parse.h"
 #include "shim.h"
-
-#define AF_INET_ 2
+#include "too_big.h"
+#include "trace.h"
+#include "translate.h"
 
 /* Network order. next_port is 0 while there is no next hop. */
 struct settings {
-	__be32 next_ip;
+	struct addr next;
+	struct addr out;
 	__be16 next_port;
 	__u16 zero;
 };
 
-BPF_TABLE("array", __u32, struct settings, settings, 1);
+MAP(settings, ARRAY, __u32, struct settings, 1, 0);
 
 static __always_inline struct settings *settings_now(void)
 {
 	__u32 zero = 0;
 
-	return settings.lookup(&zero);
+	return bpf_map_lookup_elem(map_of(settings), &zero);
 }
 
-/*
- * The next hop's MAC address from the kernel's own tables; 0 on success.
- * No neighbour: the agent has the stack resolve it before it says ready.
- */
-static __always_inline int resolve_next(struct xdp_md *ctx, const struct iphdr *ip, __be32 next_ip,
-					__u8 *mac, struct counters *count)
+/* Was it opened for another next hop than the settings now say? */
+static __always_inline int flow_outdated(const struct flow *flow)
 {
-	struct bpf_fib_lookup fib = {
-		.family = AF_INET_,
-		.l4_protocol = IPPROTO_TCP,
-		.tot_len = from_be16(ip->tot_len),
-		.ipv4_src = HOP_IP,
-		.ipv4_dst = next_ip,
-		.ifindex = ctx->ingress_ifindex,
-	};
-	long result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+	const struct settings *set = settings_now();
 
-	if (result == BPF_FIB_LKUP_RET_NO_NEIGH) {
-		count->dropped_no_neighbour++;
-		return -1;
-	}
-	/* Behind another NIC is no route either: this program sends where it received. */
-	if (result != BPF_FIB_LKUP_RET_SUCCESS || fib.ifindex != ctx->ingress_ifindex) {
-		count->dropped_no_route++;
-		return -1;
-	}
-	__builtin_memcpy(mac, fib.dmac, ETH_ALEN);
-	return 0;
+	return !set || !addr_equal(&flow->next, &set->next) || !addr_equal(&flow->out, &set->out) ||
+	       flow->next_port != set->next_port;
 }
 
-/* A SYN of an endpoint without an open flow: make or reopen one. NULL: drop, counted. */
-static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct segment *seg,
-					      struct flow *flow, struct counters *count)
+/* Fill in a flow whose place is ours, and publish it: lookups go by `used` and the client. */
+static __always_inline void flow_fill(struct packet *pkt, struct flow *flow,
+				      const struct settings *set, const struct neighbour *next,
+				      const struct neighbour *client, __u32 tick)
 {
-	struct settings *set = settings_now();
-	__be32 client_ip = seg->ip->saddr;
-	__be16 client_port = seg->tcp->source;
-	__u64 now = bpf_ktime_get_coarse_ns();
-	__u8 mac[ETH_ALEN];
-	int known = flow != NULL;
+	__u8 used = FLOW_USED | (next->known ? FLOW_RESOLVED : 0) |
+		    (next->by_egress ? FLOW_NEXT_BY_EGRESS : 0) |
+		    (client->by_egress ? FLOW_CLIENT_BY_EGRESS : 0);
+
+	flow->next = set->next;
+	flow->out = set->out;
+	flow->next_port = set->next_port;
+	flow->seen[TO_NEXT] = 0;
+	flow->seen[TO_CLIENT] = 0;
+	__builtin_memcpy(flow->way[TO_NEXT].mac, next->mac, ETH_ALEN);
+	flow->way[TO_NEXT].mtu = next->mtu;
+	flow->way[TO_NEXT].checked = next->checked;
+	/* Not known yet: whoever sent this packet stands in, until it is asked for again. */
+	__builtin_memcpy(flow->way[TO_CLIENT].mac,
+			 client->known ? client->mac : pkt->eth->h_source, ETH_ALEN);
+	flow->way[TO_CLIENT].mtu = client->mtu;
+	flow->way[TO_CLIENT].checked = client->checked;
+	flow->last = tick;
+	flow->client = *source_of(pkt->ip);
+	flow->client_port = pkt->l4->ports.source;
+	way_describe(flow);
+	barrier_();
+	flow->used = used;
+}
+
+/* Open a flow, or open the client's old one anew. NULL: drop, counted. */
+static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet *pkt,
+					      struct flow *flow)
+{
+	const int udp = pkt->protocol == IPPROTO_UDP;
+	const struct settings *set = settings_now();
+	struct neighbour next = {}, client = {};
+	const int known = flow != NULL;
+	__u32 tick = tick_now(), place = NO_PLACE;
+	struct endpoint end;
 
 	if (!set || !set->next_port) {
-		count->dropped_not_ready++;
+		COUNT(pkt, dropped_not_ready);
 		return NULL;
 	}
-	if (resolve_next(ctx, seg->ip, set->next_ip, mac, count))
+	if (neighbour_next(ctx, &set->out, &set->next, pkt->protocol, tick, &next) ||
+	    neighbour_client(ctx, source_of(pkt->ip), pkt->protocol, tick, &client)) {
+		COUNT(pkt, dropped_no_route);
 		return NULL;
-	if (!known) {
-		flow = port_claim(client_ip, client_port, now, count);
-		if (!flow) {
-			count->dropped_no_port++;
+	}
+#if FRESH
+	if (flow && flow_leave(pkt, flow, udp))
+		return NULL;
+	flow = NULL;
+#endif
+	if (!flow) {
+		end = endpoint_of(source_of(pkt->ip), pkt->l4->ports.source, udp);
+		flow = port_claim(pkt, &end, tick, &place);
+		if (!flow)
 			return NULL;
-		}
 	}
-	__builtin_memcpy(flow->client_mac, seg->eth->h_source, ETH_ALEN);
-	__builtin_memcpy(flow->next_mac, mac, ETH_ALEN);
-	flow->seen_ns = now;
-	flow->flags = 0;
-	flow_describe(flow, client_ip, client_port, set->next_ip, set->next_port);
-	count->flows_opened++;
+	flow_fill(pkt, flow, set, &next, &client, tick);
+	if (place != NO_PLACE)
+		claim_delete(place);
+	pkt->count->flows_opened++;
 	if (known)
-		count->flows_reopened++;
+		pkt->count->flows_reopened++;
 	return flow;
 }
 
-/* Note FIN and RST; `fin` is the flag of the sender's side. */
-static __always_inline void flow_track(struct flow *flow, const struct tcphdr *tcp, __u8 fin,
-				       struct counters *count)
+/* Note what a TCP segment says about its connection. */
+static __always_inline void flow_track(struct packet *pkt, struct flow *flow, enum direction to)
 {
+	__u8 *seen = &flow->seen[to];
+	const struct tcphdr *tcp = &pkt->l4->tcp;
 	int was_closed;
 
-	flow->seen_ns = bpf_ktime_get_coarse_ns();
-	if (likely_(!tcp->fin && !tcp->rst))
+	if (unlikely_(!(*seen & SEEN_PACKET)))
+		*seen |= SEEN_PACKET;
+	if (pkt->protocol != IPPROTO_TCP || likely_(!tcp->fin && !tcp->rst))
 		return;
 	was_closed = flow_closed(flow);
-	if (tcp->fin)
-		flow->flags |= fin;
-	if (tcp->rst)
-		flow->flags |= FLOW_RST;
+	*seen |= (tcp->fin ? SEEN_FIN : 0) | (tcp->rst ? SEEN_RST : 0);
 	if (!was_closed && flow_closed(flow))
-		count->flows_closed++;
+		pkt->count->flows_closed++;
 }
 
-static __always_inline int transmit(struct segment *seg, const __u8 *mac, __u16 ip_change,
-				    __u16 tcp_change)
+/* A packet of a flow, on its way. */
+static __always_inline int carry(struct xdp_md *ctx, struct packet *pkt, struct flow *flow,
+				 enum direction to)
 {
-	seg->ip->ttl--;
-	seg->ip->check = csum_apply(seg->ip->check, ip_change);
-	seg->tcp->check = csum_apply(seg->tcp->check, tcp_change);
-	__builtin_memcpy(seg->eth->h_source, seg->eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(seg->eth->h_dest, mac, ETH_ALEN);
-	return XDP_TX;
-}
+	const __u32 tick = tick_now();
+	struct way *way = &flow->way[to];
+	int known = 1;
 
-static __always_inline int from_client(struct xdp_md *ctx, struct segment *seg,
-				       struct counters *count)
-{
-	struct flow *flow = flow_of_client(seg->ip->saddr, seg->tcp->source);
-	int syn = seg->tcp->syn && !seg->tcp->ack;
-
-	if (!flow && !syn) {
-		count->passed_no_flow++;
-		return XDP_PASS;
-	}
-	if (seg->ip->ttl <= 1) {
-		count->passed_ttl++;
-		return XDP_PASS;
-	}
-	if (unlikely_(syn)) {
-		struct settings *set = settings_now();
-		int stale = flow && set &&
-			    (flow->next_ip != set->next_ip || flow->next_port != set->next_port);
-
-		/* A repeated SYN of an open flow goes on as it is. */
-		if (!flow || flow_closed(flow) || stale) {
-			flow = flow_open(ctx, seg, flow, count);
-			if (!flow)
-				return XDP_DROP;
+	if (unlikely_(tick - way->checked > HZ ||
+		      (to == TO_NEXT && !(flow->used & FLOW_RESOLVED))))
+		known = way_refresh(ctx, pkt, flow, to, tick);
+	flow->last = tick;
+	if (unlikely_(pkt->ip_len > way->mtu)) {
+#if FAMILY == 4
+		if (!(pkt->ip->frag_off & to_be16(IP_DONT_FRAGMENT))) {
+			translate(pkt, flow, to, 1);
+			return PASS(pkt, passed_too_big);
 		}
+#endif
+		return too_big_reply(ctx, pkt, way->mtu);
 	}
-	flow_track(flow, seg->tcp, FLOW_FIN_CLIENT, count);
-
-	count->forwarded_packets++;
-	count->forwarded_bytes += ctx->data_end - ctx->data;
-	seg->ip->saddr = HOP_IP;
-	seg->ip->daddr = flow->next_ip;
-	seg->tcp->source = flow->port;
-	seg->tcp->dest = flow->next_port;
-	return transmit(seg, flow->next_mac, flow->forward_ip_change, flow->forward_tcp_change);
+	flow_track(pkt, flow, to);
+	if (unlikely_(!known)) {
+		translate(pkt, flow, to, 1);
+		return PASS(pkt, passed_unresolved);
+	}
+	if (to == TO_NEXT) {
+		COUNT(pkt, forwarded_packets);
+		pkt->count->forwarded_bytes += ctx->data_end - ctx->data;
+	} else {
+		COUNT(pkt, returned_packets);
+		pkt->count->returned_bytes += ctx->data_end - ctx->data;
+	}
+	translate(pkt, flow, to, 0);
+	return send(ctx, pkt, flow, to);
 }
 
-static __always_inline int from_next(struct xdp_md *ctx, struct segment *seg,
-				     struct counters *count)
+static __always_inline int from_client(struct xdp_md *ctx, struct packet *pkt)
 {
-	struct flow *flow = flow_at((__u32)from_be16(seg->tcp->dest) - PORT_MIN);
+	const int udp = pkt->protocol == IPPROTO_UDP;
+	const struct tcphdr *tcp = &pkt->l4->tcp;
+	struct flow *flow;
+	int syn, opens;
 
-	/* The array bounds the port: outside the range there is no flow. */
-	if (!flow || !flow->used || flow->next_ip != seg->ip->saddr ||
-	    flow->next_port != seg->tcp->source) {
-		count->passed_not_ours++;
-		return XDP_PASS;
-	}
-	if (seg->ip->ttl <= 1) {
-		count->passed_ttl++;
-		return XDP_PASS;
-	}
-	flow_track(flow, seg->tcp, FLOW_FIN_SERVER, count);
+	if (!pkt->l4->ports.source)
+		return PASS(pkt, passed_not_ours);
+	flow = flow_of_client(source_of(pkt->ip), pkt->l4->ports.source, udp);
+	syn = !udp && tcp->syn && !tcp->ack && !tcp->rst && !tcp->fin;
+	if (!flow && !udp && !syn)
+		return PASS(pkt, passed_no_flow);
+	if (*ttl_of(pkt->ip) <= 1)
+		return PASS(pkt, passed_ttl);
 
-	count->returned_packets++;
-	count->returned_bytes += ctx->data_end - ctx->data;
-	seg->ip->saddr = HOP_IP;
-	seg->ip->daddr = flow->client_ip;
-	seg->tcp->source = HOP_PORT;
-	seg->tcp->dest = flow->client_port;
-	return transmit(seg, flow->client_mac, flow->return_ip_change, flow->return_tcp_change);
+	opens = !flow;
+	if (flow && syn)
+		opens = flow_closed(flow) || flow_expired(flow, tick_now(), 0) ||
+			flow_outdated(flow);
+	else if (flow && udp)
+		opens = flow_outdated(flow);
+	if (unlikely_(opens)) {
+		flow = flow_open(ctx, pkt, flow);
+		if (!flow)
+			return XDP_DROP;
+	}
+	return carry(ctx, pkt, flow, TO_NEXT);
 }
 
-int hopbench_fwd(struct xdp_md *ctx)
+static __always_inline int from_next(struct xdp_md *ctx, struct packet *pkt)
 {
-	struct counters *count = counters_here();
-	struct segment seg;
+	__u32 index = (__u32)from_be16(pkt->l4->ports.dest) - PORT_MIN;
+	struct flow *flow;
 
-	if (!count)
-		return XDP_PASS;
+	if (index >= PORT_COUNT)
+		return PASS(pkt, passed_not_ours);
+	flow = flow_at(index + (pkt->protocol == IPPROTO_UDP ? PORT_COUNT : 0));
+	if (!flow || !flow->used || !flow->client_port ||
+	    !addr_equal(&flow->out, destination_of(pkt->ip)) ||
+	    !addr_equal(&flow->next, source_of(pkt->ip)) ||
+	    flow->next_port != pkt->l4->ports.source)
+		return PASS(pkt, passed_not_ours);
+	if (*ttl_of(pkt->ip) <= 1)
+		return PASS(pkt, passed_ttl);
+	return carry(ctx, pkt, flow, TO_CLIENT);
+}
 
-	switch (parse_tcp(ctx, &seg)) {
-	case PARSED:
-		break;
-	case PARSE_NOT_IPV4:
-		count->passed_not_ipv4++;
-		return XDP_PASS;
-	case PARSE_NOT_TCP:
-		count->passed_not_tcp++;
-		return XDP_PASS;
-	case PARSE_FRAGMENT:
-		count->passed_fragment++;
-		return XDP_PASS;
-	default:
-		count->passed_truncated++;
-		return XDP_PASS;
-	}
+static __always_inline int forward(struct xdp_md *ctx, struct packet *pkt)
+{
+	int verdict = parse(ctx, pkt);
 
-	if (seg.ip->daddr != HOP_IP) {
-		count->passed_not_ours++;
+	if (verdict)
+		return verdict;
+	if (unlikely_(pkt->protocol == IPPROTO_ERRORS))
+		return icmp_error(ctx, pkt);
+	if (pkt->l4->ports.dest == HOP_PORT && addr_is_hop(destination_of(pkt->ip)))
+		return from_client(ctx, pkt);
+	return from_next(ctx, pkt);
+}
+
+PROGRAM int hopbench_fwd(struct xdp_md *ctx)
+{
+	struct packet pkt = { .count = counters_here() };
+
+	if (!pkt.count)
 		return XDP_PASS;
-	}
-	if (seg.tcp->dest == HOP_PORT)
-		return from_client(ctx, &seg, count);
-	return from_next(ctx, &seg, count);
+	return TRACED(ctx, &pkt, forward(ctx, &pkt));
+}
+
+/* For the agent, which cannot read the tick counter: run by BPF_PROG_TEST_RUN. */
+PROGRAM int hopbench_tick(struct xdp_md *ctx)
+{
+	return (int)tick_now();
 }

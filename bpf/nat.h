@@ -1,259 +1,231 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Flows: which client endpoint owns which source port of this hop.
+ * Ports: which client endpoint gets which source port of this hop.
  *
- * A flow lives in one place, flows[port - PORT_MIN]. The return path finds it
- * by the port alone. The forward path looks where the client endpoint is at
- * home, a function of the endpoint, and finds it there unless another had the
- * place first; only such displaced flows are in the hash table by_client. So
- * an established flow costs no hashing either way, and as neither table
- * evicts, no half of a living flow can vanish.
+ * TIME_WAIT. The side that closes first, here the server, keeps (hop, port)
+ * for 60 s and refuses a new connection from it unless the new SYN's sequence
+ * number or timestamp lies ahead (RFC 6191). That holds between connections
+ * of one client endpoint, because one kernel made both, and it does not hold
+ * between different endpoints. Hence policy affine: an endpoint comes to the
+ * same port every time, also after this program was loaded anew. Its home is
+ * its own port where that lies in the range, else a fixed function of address
+ * and port that maps no two of one client's neighbouring ports together. Only
+ * when that place is taken does it go elsewhere, and by_client remembers where.
  *
- * Ports and TIME_WAIT. The side that closes first, here the server, keeps
- * (hop, port) for 60 s and refuses a new connection from it unless the new
- * SYN's sequence number or timestamp lies ahead (RFC 6191). That holds between
- * connections of one client endpoint, because one kernel made both, and it
- * does not hold between different endpoints. Hence the rules:
- *  - a client endpoint comes to the same port every time, also after this
- *    program was loaded anew: its own port where that lies in the range, else
- *    a fixed function of address and port that maps no two of one client's
- *    neighbouring ports together;
- *  - a port goes to another endpoint only TIME_WAIT after its flow closed;
- *  - when no port tried allows that, the SYN is dropped and counted.
+ * Policy fresh: its own port, else a random one, and another one after a flow
+ * has closed.
  *
- * Claims. Two CPUs may want one port at once. A claim is the insertion of
- * (port, generation + 1) with BPF_NOEXIST: of those who saw the same
- * generation exactly one succeeds, and the next claim needs the next number.
- * Who loses at an endpoint's home lets the packet go: it may be the same SYN
- * on another CPU, which must not get a second port.
+ * In both a port goes to another endpoint only after its flow has expired.
+ *
+ * Claims. Inserting the place with BPF_NOEXIST is the claim: of two CPUs that
+ * want one port exactly one succeeds, looks again, takes the place, publishes
+ * the flow and then deletes the claim.
  */
 #ifndef HOPBENCH_NAT_H
 #define HOPBENCH_NAT_H
 
-#include "checksum.h"
-#include "counters.h"
-#include "shim.h"
-
-#define NSEC_PER_SEC 1000000000ULL
-
-/* Linux: TCP_TIMEWAIT_LEN is 60 s (include/net/tcp.h); the rest is slack. */
-#define TIME_WAIT_NS (65 * NSEC_PER_SEC)
-/* An open flow that was silent this long may lose its port to another. */
-#define IDLE_NS (3600 * NSEC_PER_SEC)
+#include "flow.h"
+#include "parse.h"
 
 /* Cilium found that more tries find hardly any more ports (cilium#37389). */
 #define PORT_TRIES 32
 /* A prime far above a client's stride, so that one that has to yield does not
  * take the place of its neighbour. */
 #define PORT_STEP 7919
+/* One for each CPU would do. */
+#define CLAIMS 1024
+#define NO_PLACE 0xffffffff
+#define EEXIST_ 17 /* asm-generic/errno-base.h */
 
-#define PORT_COUNT (PORT_MAX - PORT_MIN + 1)
-
-enum flow_flags {
-	FLOW_FIN_CLIENT = 1,
-	FLOW_FIN_SERVER = 2,
-	FLOW_RST = 4,
-};
-
-/* Addresses and ports in network order; 48 octets, within one cache line or two. */
-struct flow {
-	__be32 client_ip;
-	__be32 next_ip;
-	__be16 client_port;
-	__be16 next_port;
-	__be16 port; /* this hop's source port towards the next hop */
-	__u8 flags;
-	__u8 used; /* 0 until the first claim */
-	__u8 client_mac[ETH_ALEN];
-	__u8 next_mac[ETH_ALEN];
-	__u16 forward_ip_change;
-	__u16 forward_tcp_change;
-	__u16 return_ip_change;
-	__u16 return_tcp_change;
-	__u32 generation;
-	__u64 seen_ns; /* coarse monotonic clock */
-};
-
+/* A client endpoint; the protocol tells TCP's from UDP's. */
 struct endpoint {
-	__be32 ip;
+	struct addr addr;
 	__be16 port;
-	__u16 zero;
+	__u16 udp;
 };
 
-struct claim {
-	__u32 index;
-	__u32 generation;
-};
+MAP(by_client, HASH, struct endpoint, __u32, NAT_FLOWS, 0);
+MAP(claims, HASH, __u32, __u8, CLAIMS, 0);
 
-BPF_TABLE("array", __u32, struct flow, flows, PORT_COUNT);
-BPF_TABLE("hash", struct endpoint, __u32, by_client, PORT_COUNT);
-/* Twice, because a new claim is made before the one it replaces is deleted. */
-BPF_TABLE("hash", struct claim, __u8, claims, 2 * PORT_COUNT);
-
-static __always_inline struct flow *flow_at(__u32 index)
+static __always_inline __u32 *endpoint_lookup(const struct endpoint *end)
 {
-	return flows.lookup(&index);
+	return bpf_map_lookup_elem(map_of(by_client), end);
 }
 
-static __always_inline __u32 *endpoint_lookup(__be32 ip, __be16 port)
+/* Remember an endpoint away from home; when that fails, it was counted. */
+static __always_inline int endpoint_insert(struct packet *pkt, const struct endpoint *end,
+					   __u32 place)
 {
-	struct endpoint key = { .ip = ip, .port = port };
+	long failed = bpf_map_update_elem(map_of(by_client), end, &place, BPF_NOEXIST);
 
-	return by_client.lookup(&key);
+	if (failed == -EEXIST_)
+		COUNT(pkt, dropped_claim_lost);
+	else if (failed)
+		COUNT(pkt, dropped_table_full);
+	return failed != 0;
 }
 
-/* 0 when this endpoint was not displaced before. */
-static __always_inline int endpoint_insert(__be32 ip, __be16 port, __u32 index)
+static __always_inline void endpoint_delete(const struct endpoint *end)
 {
-	struct endpoint key = { .ip = ip, .port = port };
-
-	return by_client.insert(&key, &index);
+	bpf_map_delete_elem(map_of(by_client), end);
 }
 
-static __always_inline void endpoint_delete(__be32 ip, __be16 port)
+static __always_inline int claim_insert(__u32 place)
 {
-	struct endpoint key = { .ip = ip, .port = port };
-
-	by_client.delete(&key);
-}
-
-/* 0 for exactly one caller per index and generation. */
-static __always_inline int claim_insert(__u32 index, __u32 generation)
-{
-	struct claim key = { .index = index, .generation = generation };
 	__u8 one = 1;
 
-	return claims.insert(&key, &one);
+	return bpf_map_update_elem(map_of(claims), &place, &one, BPF_NOEXIST);
 }
 
-static __always_inline void claim_delete(__u32 index, __u32 generation)
+static __always_inline void claim_delete(__u32 place)
 {
-	struct claim key = { .index = index, .generation = generation };
-
-	claims.delete(&key);
+	bpf_map_delete_elem(map_of(claims), &place);
 }
 
-static __always_inline int flow_closed(const struct flow *flow)
+static __always_inline struct endpoint endpoint_of(const struct addr *addr, __be16 port, int udp)
 {
-	const __u8 both = FLOW_FIN_CLIENT | FLOW_FIN_SERVER;
+	struct endpoint end = { .addr = *addr, .port = port, .udp = udp };
 
-	return (flow->flags & FLOW_RST) || (flow->flags & both) == both;
+	return end;
 }
 
-/* May another endpoint have this flow's port? */
-static __always_inline int flow_yields(const struct flow *flow, __u64 now)
-{
-	if (!flow->used)
-		return 1;
-	return now - flow->seen_ns > (flow_closed(flow) ? TIME_WAIT_NS : IDLE_NS);
-}
-
-/* Where an endpoint looks first: a function of the endpoint and nothing else. */
-static __always_inline __u32 home_index(__be32 ip, __be16 client_port)
+/* Where an endpoint is at home: a function of the endpoint, or NO_PLACE. */
+static __always_inline __u32 home_of(const struct addr *addr, __be16 client_port, int udp)
 {
 	__u32 port = from_be16(client_port);
-	__u32 spread;
+	__u32 base = udp ? PORT_COUNT : 0;
+	__u32 spread = 0;
+	int i;
 
 	if (port >= PORT_MIN && port <= PORT_MAX)
-		return port - PORT_MIN;
+		return base + port - PORT_MIN;
+#if FRESH
+	return NO_PLACE;
+#else
+#pragma unroll
+	for (i = 0; i < ADDR_WORDS; i++)
+		spread ^= addr->word[i];
 	/* Knuth's multiplicative hash keeps clients apart; adding the port
 	 * keeps any PORT_COUNT successive ports of one client distinct. */
-	spread = (ip * 2654435761u) >> 8;
-	return (port + spread) % PORT_COUNT;
+	spread = (spread * 2654435761u) >> 8;
+	return base + (port + spread) % PORT_COUNT;
+#endif
 }
 
-static __always_inline int flow_is_of(const struct flow *flow, __be32 ip, __be16 port)
+static __always_inline struct flow *flow_of_client(const struct addr *addr, __be16 port, int udp)
 {
-	return flow->used && flow->client_ip == ip && flow->client_port == port;
-}
+	struct flow *flow = flow_at(home_of(addr, port, udp));
+	struct endpoint end;
+	__u32 *place;
 
-static __always_inline struct flow *flow_of_client(__be32 ip, __be16 port)
-{
-	struct flow *flow = flow_at(home_index(ip, port));
-	__u32 *index;
-
-	if (likely_(flow && flow_is_of(flow, ip, port)))
+	if (likely_(flow && flow_is_of(flow, addr, port)))
 		return flow;
-	index = endpoint_lookup(ip, port);
-	if (!index)
+	end = endpoint_of(addr, port, udp);
+	place = endpoint_lookup(&end);
+	if (!place)
 		return NULL;
 	/* Its place may be on the way to another endpoint. */
-	flow = flow_at(*index);
-	return flow && flow_is_of(flow, ip, port) ? flow : NULL;
+	flow = flow_at(*place);
+	return flow && flow_is_of(flow, addr, port) ? flow : NULL;
 }
 
-/* Let go of the flow that has a place until now. */
-static __always_inline void flow_forget(const struct flow *flow, __u32 index)
+/* Where a flow lives. */
+static __always_inline __u32 place_of(const struct flow *flow, int udp)
 {
-	if (!flow->used)
+	return (udp ? PORT_COUNT : 0) + from_be16(flow->port) - PORT_MIN;
+}
+
+/* Take by_client's key from a flow that loses its client. */
+static __always_inline void flow_unlink(const struct flow *flow, __u32 place, int udp)
+{
+	struct endpoint end;
+
+	if (!flow->client_port || home_of(&flow->client, flow->client_port, udp) == place)
 		return;
-	if (home_index(flow->client_ip, flow->client_port) != index)
-		endpoint_delete(flow->client_ip, flow->client_port);
-	claim_delete(index, flow->generation);
+	end = endpoint_of(&flow->client, flow->client_port, udp);
+	endpoint_delete(&end);
 }
 
 /*
- * Claim a port for an endpoint that has none. Returns the flow, to be
- * described and then published by its endpoint, or NULL.
+ * Policy fresh: what opens anew leaves the old flow behind, without a client,
+ * and its port rests. 0 for the one CPU that may go on.
  */
-static __always_inline struct flow *port_claim(__be32 ip, __be16 client_port, __u64 now,
-					       struct counters *count)
+static __always_inline int flow_leave(struct packet *pkt, struct flow *flow, int udp)
 {
-	__u32 index = home_index(ip, client_port);
+	__u32 place = place_of(flow, udp);
+
+	if (claim_insert(place)) {
+		COUNT(pkt, dropped_claim_lost);
+		return -1;
+	}
+	flow_unlink(flow, place, udp);
+	flow->client_port = 0;
+	flow->seen[TO_CLIENT] |= SEEN_RST;
+	claim_delete(place);
+	return 0;
+}
+
+static __always_inline int place_free(const struct flow *flow, __u32 tick, int udp)
+{
+	return !flow->used || flow_expired(flow, tick, udp);
+}
+
+/*
+ * Claim a port for an endpoint that has none; the caller fills in the flow,
+ * publishes it and deletes the claim. NULL: drop, counted.
+ */
+static __always_inline struct flow *port_claim(struct packet *pkt, const struct endpoint *end,
+					       __u32 tick, __u32 *claimed)
+{
+	const int udp = end->udp;
+	const __u32 base = udp ? PORT_COUNT : 0;
+	const __u32 home = home_of(&end->addr, end->port, udp);
+	__u32 place = home;
 	int i;
 
+#if FRESH
+	if (home == NO_PLACE)
+		place = base + bpf_get_prandom_u32() % PORT_COUNT;
+#endif
 	for (i = 0; i < PORT_TRIES; i++) {
-		struct flow *flow = flow_at(index);
+		struct flow *flow = flow_at(place);
+		__be16 port = to_be16(PORT_MIN + place - base);
 
 		if (!flow)
 			return NULL;
 		/* On HOP_PORT a returning packet would look like a client's. */
-		if (to_be16(PORT_MIN + index) != HOP_PORT && flow_yields(flow, now)) {
-			if (!claim_insert(index, flow->generation + 1)) {
-				flow_forget(flow, index);
-				if (i && endpoint_insert(ip, client_port, index)) {
-					claim_delete(index, flow->generation + 1);
-					flow->used = 0;
-					return NULL;
+		if (port != HOP_PORT && place_free(flow, tick, udp)) {
+			if (claim_insert(place)) {
+				COUNT(pkt, dropped_claim_lost);
+				return NULL;
+			}
+			/* The one who was here a moment ago may have taken it. */
+			if (place_free(flow, tick, udp)) {
+				if (flow->used) {
+					if (!flow_closed(flow))
+						pkt->count->flows_evicted++;
+					flow_unlink(flow, place, udp);
 				}
 				flow->used = 0;
-				flow->generation++;
-				flow->port = to_be16(PORT_MIN + index);
+				if (place != home && endpoint_insert(pkt, end, place)) {
+					claim_delete(place);
+					return NULL;
+				}
+				flow->port = port;
+				if (port == end->port)
+					pkt->count->port_kept++;
+				else
+					pkt->count->port_other++;
+				*claimed = place;
 				return flow;
 			}
-			if (!i)
-				return NULL;
+			claim_delete(place);
 		}
-		count->port_collisions++;
-		index = (index + PORT_STEP) % PORT_COUNT;
+		pkt->count->port_collisions++;
+		place = base + (place - base + PORT_STEP) % PORT_COUNT;
 	}
+	COUNT(pkt, dropped_no_port);
 	return NULL;
-}
-
-/*
- * Fill in what the endpoints determine, and publish: the client's endpoint and
- * `used` come last, because lookups go by them.
- */
-static __always_inline void flow_describe(struct flow *flow, __be32 client_ip, __be16 client_port,
-					  __be32 next_ip, __be16 next_port)
-{
-	/* The hop's own address stands in both headers and cancels out. */
-	__u64 ip = csum_change32(client_ip, next_ip);
-	__u64 ip_back = csum_change32(next_ip, client_ip);
-
-	flow->next_ip = next_ip;
-	flow->next_port = next_port;
-	flow->forward_ip_change = csum_fold_(ip + CSUM_TTL_MINUS_ONE);
-	flow->return_ip_change = csum_fold_(ip_back + CSUM_TTL_MINUS_ONE);
-	flow->forward_tcp_change = csum_fold_(ip + csum_change16(client_port, flow->port) +
-					      csum_change16(HOP_PORT, next_port));
-	flow->return_tcp_change = csum_fold_(ip_back + csum_change16(next_port, HOP_PORT) +
-					     csum_change16(flow->port, client_port));
-	barrier_();
-	flow->client_ip = client_ip;
-	flow->client_port = client_port;
-	barrier_();
-	flow->used = 1;
 }
 
 #endif

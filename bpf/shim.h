@@ -2,23 +2,65 @@
 /*
  * What the compiler at hand does not give by itself: types, byte order, maps.
  *
+ * Two ways to compile the same sources. BCC (HOPBENCH_BCC is defined): the
+ * agent makes the maps and passes MAP_FD_name, and the sizes it made them
+ * with, which are checked here. clang --target=bpf: maps as BTF definitions for libbpf.
+ *
  * Only UAPI headers may be included. Anything that reaches the kernel's own
  * <linux/bpf.h> breaks as soon as the headers at hand are older or newer than
  * the running kernel.
- *
- * BCC rewrites map operations only in its main file and never inside a macro.
- * The loader therefore pastes every local include into one text, and the
- * wrappers below are plain functions. BCC idioms stay in this header and in
- * the map wrappers of the file that owns the map.
  */
 #ifndef HOPBENCH_SHIM_H
 #define HOPBENCH_SHIM_H
 
+#ifdef HOPBENCH_BCC
+
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/in.h>
+#include <uapi/linux/in6.h>
 #include <uapi/linux/ip.h>
+#include <uapi/linux/ipv6.h>
 #include <uapi/linux/tcp.h>
+#include <uapi/linux/udp.h>
+
+#define MAP(name, kind, key_type, value_type, entries, flags)                                     \
+	_Static_assert(sizeof(key_type) == MAP_KEY_##name, "size of a key of " #name);            \
+	_Static_assert(sizeof(value_type) == MAP_VALUE_##name, "size of a value of " #name)
+#define map_of(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
+#define PROGRAM
+
+#else
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAP(name, kind, key_type, value_type, entries, flags)                                     \
+	struct {                                                                                  \
+		__uint(type, BPF_MAP_TYPE_##kind);                                                \
+		__uint(max_entries, entries);                                                     \
+		__uint(map_flags, flags);                                                         \
+		__type(key, key_type);                                                            \
+		__type(value, value_type);                                                        \
+	} name SEC(".maps")
+#define map_of(name) ((void *)&name)
+#define PROGRAM SEC("xdp")
+
+char license_[] SEC("license") = "GPL";
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
+#endif
 
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
@@ -32,6 +74,7 @@
 
 #define to_be16(x) ((__be16)__builtin_bswap16((__u16)(x)))
 #define from_be16(x) ((__u16)__builtin_bswap16((__u16)(x)))
+#define to_be32(x) ((__be32)__builtin_bswap32((__u32)(x)))
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "only little-endian machines are supported"

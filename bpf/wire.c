@@ -15,14 +15,14 @@ struct mac {
 };
 
 /* Destination MAC -> interface index, as seen in the wire's namespace. */
-BPF_TABLE("hash", struct mac, __u32, ports, PORT_COUNT);
+MAP(ports, HASH, struct mac, __u32, PORT_COUNT, 0);
 
 static __always_inline __u32 *port_of(struct mac *mac)
 {
-	return ports.lookup(mac);
+	return bpf_map_lookup_elem(map_of(ports), mac);
 }
 
-int hopbench_wire(struct xdp_md *ctx)
+PROGRAM int hopbench_wire(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = (void *)(long)ctx->data;
@@ -40,7 +40,7 @@ int hopbench_wire(struct xdp_md *ctx)
  * For a wire that is a bridge alone. A hop's XDP_TX reaches its veth peer only
  * if a program is attached there too; without one frames vanish uncounted.
  */
-int hopbench_pass(struct xdp_md *ctx)
+PROGRAM int hopbench_pass(struct xdp_md *ctx)
 {
 	return XDP_PASS;
 }

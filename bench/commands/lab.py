@@ -30,11 +30,12 @@ def lab_group() -> None:
     show_default=True,
     help="What joins the hosts. A bridge costs more than the hops do.",
 )
+@click.option("--ipv6", is_flag=True, help="Give the hosts IPv6 addresses, not IPv4.")
 @_NAME
-def up(hops: int, wire: Wire, name: str) -> None:
+def up(hops: int, wire: Wire, ipv6: bool, name: str) -> None:
     """Make a lab and write its inventory."""
     begin = time.monotonic()
-    lab = lifecycle.up(name, hops=hops, wire=wire)
+    lab = lifecycle.up(name, hops=hops, wire=wire, family=6 if ipv6 else 4)
     took_s = time.monotonic() - begin
     click.echo(f"lab {lab.name}: {lab.hops} hops, {lab.network}, up in {took_s:.1f} s", err=True)
     click.echo(lab.inventory)
@@ -61,6 +62,7 @@ def status(as_json: bool) -> None:
                         "name": each.lab.name,
                         "hops": each.lab.hops,
                         "wire": each.lab.wire,
+                        "family": each.lab.family,
                         "network": str(each.lab.network),
                         "inventory": str(each.lab.inventory),
                         "whole": each.whole,
@@ -84,5 +86,6 @@ def status(as_json: bool) -> None:
         elif not each.whole:
             state += f" ({each.wire_programs} of {len(lab.hosts)} ports run XDP)"
         click.echo(
-            f"{lab.name}: {state}, {lab.hops} hops, {lab.wire} wire, {lab.network}, {lab.inventory}"
+            f"{lab.name}: {state}, {lab.hops} hops, {lab.wire} wire, IPv{lab.family}, "
+            f"{lab.network}, {lab.inventory}"
         )

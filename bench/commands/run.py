@@ -32,7 +32,7 @@ _MAX_SEED = 2**63 - 1
 @click.option("--concurrency", help="Connections at a time, with commas.")
 @click.option("--requests", help=f"Requests in one sample, in total [{REQUESTS}].")
 @click.option("--blocks", help=f"Passes over all cells, each in random order [{BLOCKS}].")
-@click.option("--attach", help="Where XDP runs: native, generic, or both with a comma.")
+@click.option("--attach", help="Where XDP runs: native, generic, offload; several with commas.")
 @click.option("--seed", type=click.IntRange(0, _MAX_SEED), help="Seed of the order.")
 @click.option("--sweep", "file", type=click.Path(path_type=Path), help="Sweep from a TOML file.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of runs [./results].")

@@ -18,6 +18,7 @@ import time
 _ROLES = (b"forward", b"serve", b"load")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TABLE = "hopbench"
+_FAMILIES = ("ip", "ip6")
 _HOME = "/opt/hopbench"
 
 
@@ -65,20 +66,24 @@ def _end_agents() -> list[str]:
     return [f"agent {role} (process {pid})" for pid, role in sorted(first.items())]
 
 
-def _delete_table() -> list[str]:
+def _delete_tables() -> list[str]:
     nft = shutil.which("nft", path=_PATH)
     if nft is None:
         return []
-    done = subprocess.run(
-        [nft, "delete", "table", "ip", _TABLE], capture_output=True, timeout=10, check=False
-    )
-    return [] if done.returncode else [f"nft table ip {_TABLE}"]
+    gone = []
+    for family in _FAMILIES:
+        done = subprocess.run(
+            [nft, "delete", "table", family, _TABLE], capture_output=True, timeout=10, check=False
+        )
+        if done.returncode == 0:
+            gone.append(f"nft table {family} {_TABLE}")
+    return gone
 
 
 def main(argv: list[str]) -> int:
     """Remove, and print what was removed."""
     del argv
-    print(json.dumps(_end_agents() + _delete_table()))
+    print(json.dumps(_end_agents() + _delete_tables()))
     return 0
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import array
 import json
 import os
-import re
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from . import kernel
 from .errors import HopError
 from .process import die_with_parent
 
@@ -31,40 +33,65 @@ SOURCES = next(
 )
 _PYTHON = "/usr/bin/python3"  # whose python3-bpfcc is; a virtual environment has none
 COMPILE_LIMIT_S = 120.0  # measured: 0.3 s on a PC, 28 s in an emulated guest
-_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 # SCM_MAX_FD in the kernel is 253; a program and a handful of maps need few.
 _MAX_FDS = 16
 
 
-def flatten(name: str, sources: Path = SOURCES) -> str:
-    """Return a source with its local includes pasted in, each once.
+@dataclass(frozen=True)
+class Map:
+    """A map to be made for a program. kind: as in `enum bpf_map_type`, without its prefix.
 
-    BCC rewrites map operations in its main file only, so everything has to be in it.
+    key, value: sizes in bytes; the source checks that its types have them.
     """
-    seen: set[str] = set()
 
-    def paste(file: str) -> str:
-        if file in seen:
-            return ""
-        seen.add(file)
-        try:
-            text = (sources / file).read_text()
-        except OSError as error:
-            raise HopError(f"BPF source {file} is missing", "run bench deploy") from error
-        return f'#line 1 "{file}"\n' + _INCLUDE.sub(lambda match: paste(match[1]), text)
-
-    return paste(name)
+    kind: str
+    key: int
+    value: int
+    entries: int
+    flags: int = 0
 
 
 def load(
-    source: str, function: str, maps: tuple[str, ...], defines: Mapping[str, int]
+    source: str,
+    functions: tuple[str, ...],
+    maps: Mapping[str, Map],
+    defines: Mapping[str, int],
 ) -> dict[str, int]:
-    """Compile and load an XDP function; return file descriptors by name (function and maps).
+    """Make the maps, compile and load XDP functions; return file descriptors by name.
 
+    The maps are made here and not by BCC, which rewrites map operations in its main file only, and
+    knows neither flags nor sizes that are chosen at run time.
     Raises HopError with the compiler's or verifier's first complaint.
     """
+    fds: dict[str, int] = {}
+    try:
+        for name, each in maps.items():
+            fds[name] = kernel.create_map(
+                name, each.kind, each.key, each.value, each.entries, each.flags
+            )
+        constants = {"HOPBENCH_BCC": 1, **defines}
+        for name, each in maps.items():
+            constants[f"MAP_FD_{name}"] = fds[name]
+            constants[f"MAP_KEY_{name}"] = each.key
+            constants[f"MAP_VALUE_{name}"] = each.value
+        request = {"source": source, "functions": functions, "defines": constants}
+        loaded, output = _ask_child(source, request, tuple(fds.values()))
+        if len(loaded) != len(functions):
+            for fd in loaded:
+                os.close(fd)
+            raise HopError(f"BCC cannot load {source}: {_complaint(output)}")
+    except BaseException:
+        for fd in fds.values():
+            os.close(fd)
+        raise
+    return {**fds, **dict(zip(functions, loaded, strict=True))}
+
+
+def _ask_child(
+    source: str, request: Mapping[str, object], keep: tuple[int, ...]
+) -> tuple[list[int], bytes]:
+    """Return the descriptors a child loaded and what it printed; `keep` is what it inherits."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    request = {"source": source, "function": function, "maps": maps, "defines": dict(defines)}
     with ours:
         with theirs:
             child = subprocess.Popen(
@@ -73,6 +100,7 @@ def load(
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                pass_fds=keep,
                 preexec_fn=die_with_parent,
             )
         try:
@@ -87,12 +115,7 @@ def load(
             child.wait()
             if child.stdout is not None:
                 child.stdout.close()
-    names = (function, *maps)
-    if len(fds) != len(names):
-        for fd in fds:
-            os.close(fd)
-        raise HopError(f"BCC cannot load {source}: {_complaint(output)}")
-    return dict(zip(names, fds, strict=True))
+    return fds, output
 
 
 def _exchange(sock: socket.socket, request: bytes) -> list[int]:
@@ -135,8 +158,12 @@ def _child() -> None:
 
         flags = [f"-D{name}={value}" for name, value in request["defines"].items()]
         # The 6.x headers annotate in ways that BCC's clang need not warn about.
-        bpf = BPF(text=flatten(request["source"]), cflags=[*flags, "-Wno-everything"])
-        fds = [bpf.load_func(request["function"], BPF.XDP).fd]
-        fds += [bpf[name].get_fd() for name in request["maps"]]
+        flags += [f"-I{SOURCES}", "-Wno-everything"]
+        try:
+            text = (SOURCES / request["source"]).read_text()
+        except OSError:
+            sys.exit(f"error: {request['source']} is missing; run bench deploy")
+        bpf = BPF(text=text, cflags=flags)
+        fds = [bpf.load_func(name, BPF.XDP).fd for name in request["functions"]]
         rights = array.array("i", fds)
         sock.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])

@@ -8,10 +8,19 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from .address import family, is_host
 from .errors import HopError
 from .modes import MODES
 
-ATTACH = ("native", "generic")
+ATTACH = ("native", "generic", "offload")
+
+# What a NAT's ports belong to: `affine`, a client's endpoint keeps its port from one connection to
+# the next; `fresh`, every connection gets another one.
+NAT_POLICIES = ("affine", "fresh")
+# Neither privileged ports (RFC 6335), nor so few that a handful of clients takes them all.
+LOWEST_NAT_PORT = 1024
+FEWEST_NAT_PORTS = 16
+MOST_NAT_FLOWS = 1 << 20
 
 
 def _take(message: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
@@ -28,15 +37,15 @@ def text(message: dict[str, Any], key: str) -> str:
     return value
 
 
-def ipv4(message: dict[str, Any], key: str) -> str:
-    """Take an IPv4 unicast address."""
+def address(message: dict[str, Any], key: str) -> str:
+    """Take the IPv4 or IPv6 address of a host."""
     try:
-        address = ipaddress.IPv4Address(text(message, key))
+        value = ipaddress.ip_address(text(message, key))
     except ValueError as error:
-        raise HopError(f"{key} is not an IPv4 address") from error
-    if address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
+        raise HopError(f"{key} is not an IP address") from error
+    if not is_host(value):
         raise HopError(f"{key} is not a host's address")
-    return str(address)
+    return str(value)
 
 
 def port(message: dict[str, Any], key: str) -> int:
@@ -55,7 +64,7 @@ def nic(message: dict[str, Any], key: str) -> str:
     if not 0 < length < 16 or "/" in name or any(c.isspace() for c in name):
         raise HopError(f"{key} is not an interface name")
     if name in (".", "..") or not os.path.isdir(f"/sys/class/net/{name}"):
-        raise HopError(f"no NIC {name} on this host", "correct data_nic in the inventory")
+        raise HopError(f"no NIC {name} on this host", f"correct {key} in the inventory")
     return name
 
 
@@ -75,6 +84,19 @@ def number(message: dict[str, Any], key: str, low: int, high: int, default: int)
     return value
 
 
+def nat_ports(message: dict[str, Any], key: str) -> tuple[int, int]:
+    """Take a range of ports, given as a list of its lowest and its highest."""
+    value = message.pop(key, None)
+    if not isinstance(value, list) or [type(each) for each in value] != [int, int]:
+        raise HopError(f"{key} is not a list of two integers")
+    low, high = value
+    if not LOWEST_NAT_PORT <= low <= high <= 65535:
+        raise HopError(f"{key} is not a range between {LOWEST_NAT_PORT} and 65535")
+    if high - low + 1 < FEWEST_NAT_PORTS:
+        raise HopError(f"{key} has fewer than {FEWEST_NAT_PORTS} ports")
+    return low, high
+
+
 def nothing_else(message: dict[str, Any]) -> None:
     """Refuse keys that nobody took."""
     if message:
@@ -83,11 +105,30 @@ def nothing_else(message: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a hop forwards: its NIC, and the address and port it listens on."""
+    """Where a hop forwards: its NICs, the address and port it listens on, how its NAT is set.
+
+    egress_nic: the NIC towards the next hop where that may be another; empty for one NIC.
+    nat_ports: lowest and highest port that a NAT may use, None for what the host's own leave.
+    nat_flows: how many flows it may remember, None for its own default.
+    """
 
     data_nic: str
     data_ip: str
     forward_port: int
+    egress_nic: str = ""
+    nat_ports: tuple[int, int] | None = None
+    nat_flows: int | None = None
+    nat_policy: str = "affine"
+
+    @property
+    def family(self) -> int:
+        """4 or 6: what the hop forwards."""
+        return family(self.data_ip)
+
+    @property
+    def nics(self) -> tuple[str, ...]:
+        """The data NIC, and the egress NIC if there is one."""
+        return (self.data_nic, self.egress_nic) if self.egress_nic else (self.data_nic,)
 
 
 @dataclass(frozen=True)
@@ -101,15 +142,21 @@ class Target:
 
 
 def place(message: dict[str, Any]) -> Place:
-    """Take the part of the first configuration line that describes the host.
-
-    Raises HopError, also when the NIC does not carry the address.
-    """
-    return Place(
+    """Take the part of the first configuration line that describes the host. Raises HopError."""
+    taken = Place(
         data_nic=nic(message, "data_nic"),
-        data_ip=ipv4(message, "data_ip"),
+        data_ip=address(message, "data_ip"),
         forward_port=port(message, "forward_port"),
+        egress_nic=nic(message, "egress_nic") if "egress_nic" in message else "",
+        nat_ports=nat_ports(message, "nat_ports") if "nat_ports" in message else None,
+        nat_flows=(
+            number(message, "nat_flows", 1, MOST_NAT_FLOWS, 0) if "nat_flows" in message else None
+        ),
+        nat_policy=choice(message, "nat_policy", NAT_POLICIES, NAT_POLICIES[0]),
     )
+    if taken.egress_nic == taken.data_nic:
+        raise HopError("egress_nic is the data NIC itself", "leave egress_nic out")
+    return taken
 
 
 def target(message: dict[str, Any]) -> Target | None:
@@ -121,7 +168,7 @@ def target(message: dict[str, Any]) -> Target | None:
     taken = Target(
         mode=mode,
         attach=choice(message, "attach", ATTACH, "native"),
-        next_ip=ipv4(message, "next_ip"),
+        next_ip=address(message, "next_ip"),
         next_port=port(message, "next_port"),
     )
     nothing_else(message)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a host is: kernel, tools, NIC, XDP. Self-contained, so that it runs before any deploy.
 
-`python3 facts.py NIC` prints one JSON object. A tool or file that is missing is recorded as null.
+`python3 facts.py NIC [EGRESS_NIC]` prints one JSON object. A tool or file that is missing is
+recorded as null.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _OFFLOADS = (
     "rx-gro-hw",
     "tcp-segmentation-offload",
     "generic-segmentation-offload",
+    "rx-vlan-offload",
 )
 
 
@@ -100,9 +102,24 @@ def _headers(release: str) -> str | None:
     return os.path.realpath(build)
 
 
+def _channels(text: str) -> dict[str, int | None]:
+    """Return what `ethtool -l` says of queues that send and receive: how many, and at most."""
+    found = [int(each) for each in re.findall(r"^Combined:\s*(\d+)", text, re.MULTILINE)]
+    most, now = found if len(found) == 2 else (None, None)
+    return {"combined": now, "combined_max": most}
+
+
+def _vlan(link: dict[str, Any]) -> tuple[int | None, str | None]:
+    """Return the tag of a VLAN device and the NIC below it, of what `ip -details -json` says."""
+    info = link.get("linkinfo") or {}
+    if info.get("info_kind") != "vlan":
+        return None, None
+    return (info.get("info_data") or {}).get("id"), link.get("link")
+
+
 def _nic(name: str) -> dict[str, Any] | None:
     base = f"/sys/class/net/{name}"
-    if not os.path.isdir(base):
+    if not name or not os.path.isdir(base):
         return None
     text = _run(["ip", "-json", "-details", "address", "show", "dev", name])
     try:
@@ -116,21 +133,28 @@ def _nic(name: str) -> dict[str, Any] | None:
     )
     driver = re.search(r"^driver: (.+)$", _run(["ethtool", "-i", name]) or "", re.MULTILINE)
     xdp = link.get("xdp") or {}
-    conf = f"/proc/sys/net/ipv4/conf/{name}"
+    conf, conf6 = (f"/proc/sys/net/{ip}/conf/{name}" for ip in ("ipv4", "ipv6"))
+    vlan_id, lower = _vlan(link)
     return {
         "driver": driver[1] if driver else None,
         "up": (_read(f"{base}/operstate") or "") in ("up", "unknown"),
         "mtu": link.get("mtu"),
         "mac": link.get("address"),
-        "addresses": [
-            each["local"] for each in link.get("addr_info", []) if each.get("family") == "inet"
-        ],
+        "addresses": [each["local"] for each in link.get("addr_info", []) if "local" in each],
         "rx_queues": len([q for q in os.listdir(f"{base}/queues") if q.startswith("rx-")]),
+        "channels": _channels(_run(["ethtool", "-l", name]) or ""),
         "offloads": {key: features.get(key, "").split(" ")[0] or None for key in _OFFLOADS},
         "xdp_mode": {1: "native", 2: "generic", 3: "offload"}.get(int(xdp.get("mode") or 0), ""),
         "xdp_program": (xdp.get("prog") or {}).get("id"),
         "forwarding": _read(f"{conf}/forwarding"),
+        "forwarding_ipv6": _read(f"{conf6}/forwarding"),
+        "force_forwarding_ipv6": _read(f"{conf6}/force_forwarding"),
+        "accept_local": _read(f"{conf}/accept_local"),
         "send_redirects": _read(f"{conf}/send_redirects"),
+        "vlan_id": vlan_id,
+        "lower": lower,
+        # XDP sees a tagged frame on the NIC below: what matters to it is asked there.
+        "lower_nic": _nic(lower) if lower else None,
     }
 
 
@@ -144,8 +168,8 @@ def _os_name() -> str | None:
     return match[1] if match else None
 
 
-def collect(nic: str) -> dict[str, Any]:
-    """Return this host's facts."""
+def collect(nic: str, egress_nic: str = "") -> dict[str, Any]:
+    """Return this host's facts. egress_nic: empty on hosts that have none."""
     release = platform.release()
     return {
         "kernel": release,
@@ -164,13 +188,15 @@ def collect(nic: str) -> dict[str, Any]:
         "bpf": os.path.isdir("/sys/fs/bpf"),
         "ip_local_port_range": (_read("/proc/sys/net/ipv4/ip_local_port_range") or "").split(),
         "send_redirects_all": _read("/proc/sys/net/ipv4/conf/all/send_redirects"),
+        "forwarding_ipv6_all": _read("/proc/sys/net/ipv6/conf/all/forwarding"),
         "nic": _nic(nic),
+        "egress_nic": _nic(egress_nic),
     }
 
 
 def main(argv: list[str]) -> int:
-    """Print the facts of this host and the NIC named."""
-    print(json.dumps(collect(argv[0] if argv else "")))
+    """Print the facts of this host and the NICs named."""
+    print(json.dumps(collect(*(argv or [""])[:2])))
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 from typing import Protocol
 
 from . import config, version
+from .address import family
 from .errors import HopError
 from .modes import MODES
 from .protocol import Message, serve
@@ -83,6 +84,8 @@ class Agent:
 
     def _configure(self, message: Message) -> Message:
         target = config.target(message)
+        if target and self._place and family(target.next_ip) != self._place.family:
+            raise HopError(f"next_ip is not an IPv{self._place.family} address, as data_ip is")
         self.stop()
         if target is None:
             return {"event": "ready", "mode": "direct"}

@@ -6,6 +6,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
+from dataclasses import dataclass
 
 from .errors import HopError
 
@@ -15,7 +17,9 @@ FLAGS = {"generic": 1 << 1, "native": 1 << 2}
 _ATTACHED = {1: "native", 2: "generic", 3: "offload", 4: "several"}
 
 XDP_FLAGS_UPDATE_IF_NOEXIST = 1
-BPF_ANY = 0
+BPF_ANY, BPF_NOEXIST = 0, 1
+BPF_F_MMAPABLE = 1 << 10
+_MAP_KINDS = {"HASH": 1, "ARRAY": 2, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "RINGBUF": 27}
 
 
 class _LinkCreateOpts(ctypes.Structure):
@@ -41,6 +45,42 @@ class _XdpQueryOpts(ctypes.Structure):
         ("hw_prog_id", ctypes.c_uint32),
         ("skb_prog_id", ctypes.c_uint32),
         ("attach_mode", ctypes.c_uint8),
+    )
+
+
+class _MapCreateOpts(ctypes.Structure):
+    """struct bpf_map_create_opts of libbpf 1.0."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf", ctypes.c_uint32 * 4),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    )
+
+
+class _TestRunOpts(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf 1.0."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
     )
 
 
@@ -114,6 +154,82 @@ def attach_netlink(prog_fd: int, ifindex: int) -> None:
         raise HopError(f"XDP cannot be attached to interface {ifindex}: {_name(-result)}")
 
 
+def create_map(name: str, kind: str, key: int, value: int, entries: int, flags: int = 0) -> int:
+    """Make a map and return its file descriptor. Raises HopError with the kernel's reason."""
+    opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+    fd: int = _libbpf().bpf_map_create(
+        _MAP_KINDS[kind], name[:15].encode(), key, value, entries, ctypes.byref(opts)
+    )
+    if fd < 0:
+        raise HopError(f"the BPF map {name} of {entries} entries cannot be made: {_name(-fd)}")
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def delete(map_fd: int, key: bytes) -> None:
+    """Delete one element of a map, if it is there."""
+    _libbpf().bpf_map_delete_elem(map_fd, ctypes.create_string_buffer(key, len(key)))
+
+
+def keys(map_fd: int, size: int) -> list[bytes]:
+    """Return every key, of `size` bytes each, of a hash map."""
+    found: list[bytes] = []
+    following, current = ctypes.create_string_buffer(size), None
+    while _libbpf().bpf_map_get_next_key(map_fd, current, following) == 0:
+        found.append(following.raw)
+        current = ctypes.create_string_buffer(following.raw, size)
+    return found
+
+
+def insert(map_fd: int, key: bytes, value: bytes) -> bool:
+    """Write an element that does not exist yet; return whether this call made it."""
+    result: int = _libbpf().bpf_map_update_elem(
+        map_fd,
+        ctypes.create_string_buffer(key, len(key)),
+        ctypes.create_string_buffer(value, len(value)),
+        ctypes.c_uint64(BPF_NOEXIST),
+    )
+    return result == 0
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What became of a frame: the program's return value, the frame, the time it took."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    verdict: int
+    frame: bytes
+    duration_ns: int
+
+
+def test_run(prog_fd: int, frame: bytes, ifindex: int, repeat: int = 1) -> TestRun:
+    """Run an XDP program on a copy of a frame that came in by `ifindex` (BPF_PROG_TEST_RUN).
+
+    repeat: how often; from the second time on it runs on the frame it has rewritten. The kernel
+    takes the time around all of them; duration_ns is that, divided by `repeat`.
+    Raises HopError with the kernel's reason.
+    """
+    out = ctypes.create_string_buffer(len(frame) + 256)
+    source = ctypes.create_string_buffer(frame, len(frame))
+    # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+    context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0), 24)
+    opts = _TestRunOpts(
+        sz=ctypes.sizeof(_TestRunOpts),
+        data_in=ctypes.addressof(source),
+        data_out=ctypes.addressof(out),
+        data_size_in=len(frame),
+        data_size_out=len(out),
+        ctx_in=ctypes.addressof(context),
+        ctx_size_in=len(context),
+        repeat=repeat,
+    )
+    failed = _libbpf().bpf_prog_test_run_opts(prog_fd, ctypes.byref(opts))
+    if failed < 0:
+        raise HopError(f"BPF_PROG_TEST_RUN: {_name(-failed)}")
+    return TestRun(opts.retval, out.raw[: opts.data_size_out], opts.duration)
+
+
 def update(map_fd: int, key: bytes, value: bytes) -> None:
     """Write one element of a map."""
     result = _libbpf().bpf_map_update_elem(
@@ -135,6 +251,15 @@ def lookup(map_fd: int, key: bytes, size: int) -> bytes:
     if result < 0:
         raise HopError(f"a BPF map cannot be read: {_name(-result)}")
     return buffer.raw
+
+
+def find(map_fd: int, key: bytes, size: int) -> bytes | None:
+    """Read `size` bytes of an element, or None when there is none."""
+    buffer = ctypes.create_string_buffer(size)
+    result = _libbpf().bpf_map_lookup_elem(
+        map_fd, ctypes.create_string_buffer(key, len(key)), buffer
+    )
+    return buffer.raw if result == 0 else None
 
 
 def possible_cpus() -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from . import config, process, version
+from .address import endpoint
 from .errors import HopError
 from .protocol import Ended, Message, serve
 
@@ -48,7 +49,7 @@ class Load:
     def _place(self, message: Message) -> Message:
         version.require(message)
         config.nic(message, "data_nic")
-        config.ipv4(message, "data_ip")
+        config.address(message, "data_ip")
         config.nothing_else(message)
         process.tool("siege")
         if not RC_FILE.exists():
@@ -58,7 +59,7 @@ class Load:
 
     def _sample(self, message: Message) -> Message:
         """Run siege once. What it printed comes back whole; it is parsed by the controller."""
-        address, port = config.ipv4(message, "ip"), config.port(message, "port")
+        address, port = config.address(message, "ip"), config.port(message, "port")
         size = config.number(message, "size_bytes", 1, 1 << 30, 0)
         concurrency = config.number(message, "concurrency", 1, 10000, 0)
         repetitions = config.number(message, "repetitions", 1, 1_000_000, 0)
@@ -66,7 +67,7 @@ class Load:
         config.nothing_else(message)
         argv = [process.tool("siege"), "-R", str(RC_FILE), "-b"]
         argv += ["-c", str(concurrency), "-r", str(repetitions)]
-        argv += [f"http://{address}:{port}/{size}.bin"]
+        argv += [f"http://{endpoint(address, port)}/{size}.bin"]
         # Into files, not pipes: nobody reads while the clock runs.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             started_at = time.time()
@@ -121,7 +122,7 @@ def _text(file: IO[bytes]) -> str:
 
 def _fetch(message: Message) -> Message:
     """Download payloads through the chain; sizes and SHA-256 as they arrived."""
-    address, port = config.ipv4(message, "ip"), config.port(message, "port")
+    address, port = config.address(message, "ip"), config.port(message, "port")
     sizes = message.pop("sizes", None)
     config.nothing_else(message)
     if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
@@ -138,7 +139,7 @@ def _fetch(message: Message) -> Message:
                 received += len(chunk)
         except (OSError, http.client.HTTPException) as error:
             raise HopError(
-                f"payload of {size} bytes does not arrive from {address}:{port}: {error}"
+                f"payload of {size} bytes does not arrive from {endpoint(address, port)}: {error}"
             ) from error
         finally:
             connection.close()

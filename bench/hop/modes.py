@@ -11,7 +11,7 @@ class Mode:
     """How a hop forwards.
 
     title: the mode's name in a sentence. forwarder: module of this package and class, or empty
-    for a mode in which no hop takes part. attach: whether it knows native and generic.
+    for a mode in which no hop takes part. attach: whether it knows native, generic and offload.
     """
 
     title: str

@@ -11,12 +11,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .address import family
 from .errors import HopError
 from .process import tool
+
+SYSCTL = Path("/proc/sys/net")
 
 # RFC 863: a packet to the discard port asks for nothing but the neighbour's address.
 _DISCARD = 9
 NEIGHBOUR_LIMIT_S = 3.0
+_SOCKET = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ASKED_BY = {4: "ARP", 6: "neighbour solicitations"}
 _VALID = {"PERMANENT", "NOARP", "REACHABLE", "STALE", "DELAY", "PROBE"}
 
 
@@ -26,15 +31,39 @@ def ephemeral_ports() -> tuple[int, int]:
     return int(low), int(high)
 
 
-def require_forwarding(nic: str) -> None:
-    """Raise HopError unless the kernel forwards what arrives on the NIC: nft and XDP need it."""
-    if Path(f"/proc/sys/net/ipv4/conf/{nic}/forwarding").read_text().strip() != "1":
+def require_forwarding(nic: str, family: int = 4) -> None:
+    """Raise HopError unless forwarding is on for the NIC: bpf_fib_lookup and IPv4's stack ask it.
+
+    family: 4 or 6.
+    """
+    if (SYSCTL / f"ipv{family}/conf/{nic}/forwarding").read_text().strip() != "1":
         raise HopError(f"forwarding is off on {nic}", "run bench deploy")
+
+
+def require_stack_forwarding(nic: str, family: int) -> None:
+    """Raise HopError unless the kernel's stack forwards what arrives on the NIC: nft needs it.
+
+    For IPv6 the NIC's own setting is not enough. ip6_forward (net/ipv6/ip6_output.c) asks for
+    `all`, or from Linux 6.17 on for the NIC's force_forwarding.
+    """
+    require_forwarding(nic, family)
+    if family == 4 or (SYSCTL / "ipv6/conf/all/forwarding").read_text().strip() == "1":
+        return
+    try:
+        forced = (SYSCTL / f"ipv6/conf/{nic}/force_forwarding").read_text().strip()
+    except FileNotFoundError:
+        raise HopError(
+            "this kernel's stack forwards IPv6 for all NICs or for none, and does it for none",
+            "use Linux 6.17 or later, or XDP; net.ipv6.conf.all.forwarding=1 would do, but the "
+            "host then takes no router advertisements where accept_ra is not 2",
+        ) from None
+    if forced != "1":
+        raise HopError(f"forwarding of IPv6 is off on {nic}", "run bench deploy")
 
 
 def require_free_port(address: str, port: int) -> None:
     """Raise HopError when a socket of this host already listens on the port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(_SOCKET[family(address)], socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -62,21 +91,40 @@ def ip_json(*arguments: str) -> Any:
     return json.loads(done.stdout or b"[]")
 
 
-def resolve(address: str, nic: str) -> None:
+def route(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
+    """Return by which NIC and with which source address the stack reaches an address.
+
+    Raises HopError when that is none of the NICs allowed.
+    """
+    nic, source, _ = _way(address, nics)
+    return nic, source
+
+
+def _way(address: str, nics: tuple[str, ...]) -> tuple[str, str, str]:
+    """Return NIC, source address and neighbour on the way to an address."""
+    found = ip_json("route", "get", address)[0]
+    if found.get("dev") not in nics:
+        raise HopError(
+            f"the way to {address} leaves by {found.get('dev')}, not {' or '.join(nics)}",
+            "correct the routes, or data_ip, data_nic and egress_nic",
+        )
+    if "prefsrc" not in found:
+        raise HopError(f"{found['dev']} has no address to reach {address} with", "give it one")
+    return found["dev"], found["prefsrc"], found.get("gateway", address)
+
+
+def resolve(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
     """Have the stack learn the next hop's MAC address, for bpf_fib_lookup to find.
 
-    Raises HopError when nobody answers ARP, or when the way there leaves by another NIC.
+    nics: those that the way there may leave by. Returns which of them it is, and the source
+    address that packets to the next hop have. Raises HopError when nobody answers ARP or
+    neighbour solicitations, or when the way leaves by another NIC.
     """
-    route = ip_json("route", "get", address)[0]
-    if route.get("dev") != nic:
-        raise HopError(
-            f"the way to {address} leaves by {route.get('dev')}, not {nic}",
-            "correct the routes, or data_ip and data_nic",
-        )
-    neighbour = route.get("gateway", address)
+    nic, source, neighbour = _way(address, nics)
+    version = family(address)
     until = time.monotonic() + NEIGHBOUR_LIMIT_S
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with socket.socket(_SOCKET[version], socket.SOCK_DGRAM) as probe:
             try:
                 probe.connect((address, _DISCARD))
                 probe.send(b"")
@@ -84,16 +132,17 @@ def resolve(address: str, nic: str) -> None:
                 pass  # unreachable is what the next lines find out
         entries = ip_json("neigh", "show", "to", neighbour, "dev", nic)
         if any(_VALID & set(entry.get("state", [])) for entry in entries):
-            return
+            return nic, source
         if time.monotonic() > until:
             raise HopError(
-                f"next hop {neighbour} does not answer ARP on {nic}", "check cabling and addresses"
+                f"next hop {neighbour} does not answer {_ASKED_BY[version]} on {nic}",
+                "check cabling and addresses",
             )
         time.sleep(0.02)
 
 
 def tcp_counters() -> dict[str, int]:
-    """Return /proc/net/snmp's Tcp line of this host as a dict."""
+    """Return /proc/net/snmp's Tcp line of this host as a dict; it counts both families."""
     lines = [
         line.split()[1:]
         for line in Path("/proc/net/snmp").read_text().splitlines()

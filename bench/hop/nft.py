@@ -6,24 +6,27 @@ from __future__ import annotations
 from typing import Any
 
 from . import net
+from .address import endpoint
 from .config import Place, Target
 from .errors import HopError
 
 TABLE = "hopbench"
+# nft's words for IPv4 and IPv6.
+FAMILIES = {4: "ip", 6: "ip6"}
 
 # `flags owner`: the kernel deletes the table when this process's netlink socket closes, also on
 # SIGKILL. The NAT chains see a flow's first packet only, so their counters count flows and cost
-# the others nothing.
+# the others nothing. `ip` stands for `ip6` where the chain is IPv6.
 _RULES = """
-add table ip {table} {{ flags owner; }}
-add counter ip {table} flows
-add counter ip {table} masqueraded
-add chain ip {table} prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
-add chain ip {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
-add rule ip {table} prerouting iifname "{nic}" ip daddr {ip} tcp dport {port} \
-counter name flows dnat to {next_ip}:{next_port}
-add rule ip {table} postrouting oifname "{nic}" ct status dnat ip daddr {next_ip} \
-tcp dport {next_port} counter name masqueraded masquerade
+add table {ip} {table} {{ flags owner; }}
+add counter {ip} {table} flows
+add counter {ip} {table} masqueraded
+add chain {ip} {table} prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
+add chain {ip} {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+add rule {ip} {table} prerouting iifname "{nic}" {ip} daddr {address} \
+meta l4proto {{ tcp, udp }} th dport {port} counter name flows dnat to {next}
+add rule {ip} {table} postrouting oifname "{out}" ct status dnat {ip} daddr {next_ip} \
+meta l4proto {{ tcp, udp }} th dport {next_port} counter name masqueraded masquerade
 """
 
 
@@ -32,6 +35,7 @@ class NftForwarder:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._ip = FAMILIES[place.family]
         self._nft: Any = None
         self._active = False
 
@@ -51,21 +55,27 @@ class NftForwarder:
 
     def start(self, target: Target) -> dict[str, object]:
         """Add the table. Raises HopError when one of its name exists, or the kernel refuses."""
-        net.require_forwarding(self._place.data_nic)
+        for nic in self._place.nics:
+            net.require_stack_forwarding(nic, self._place.family)
         net.require_free_port(self._place.data_ip, self._place.forward_port)
+        out, _ = net.route(target.next_ip, self._place.nics)
         self.prepare()
         if self._active:
             self.stop()
-        if self._command(f"list table ip {TABLE}")[0] == 0:
-            raise HopError(
-                f"an nft table named {TABLE} is already there", "another run may be active"
-            )
+        for ip in FAMILIES.values():
+            if self._command(f"list table {ip} {TABLE}")[0] == 0:
+                raise HopError(
+                    f"an nft table named {TABLE} is already there", "another run may be active"
+                )
         code, _, error = self._command(
             _RULES.format(
+                ip=self._ip,
                 table=TABLE,
                 nic=self._place.data_nic,
-                ip=self._place.data_ip,
+                address=self._place.data_ip,
                 port=self._place.forward_port,
+                out=out,
+                next=endpoint(target.next_ip, target.next_port),
                 next_ip=target.next_ip,
                 next_port=target.next_port,
             )
@@ -79,7 +89,7 @@ class NftForwarder:
         """Return flows translated since `start`."""
         if not self._active:
             return {"flows_opened": 0, "flows_masqueraded": 0}
-        code, output, error = self._command(f"list counters table ip {TABLE}")
+        code, output, error = self._command(f"list counters table {self._ip} {TABLE}")
         if code:
             raise HopError(f"the nft table is gone: {error.strip()}")
         found = {
@@ -93,7 +103,7 @@ class NftForwarder:
         """Delete the table."""
         if self._active:
             self._active = False
-            self._command(f"delete table ip {TABLE}")
+            self._command(f"delete table {self._ip} {TABLE}")
 
     def _command(self, text: str) -> tuple[int, Any, str]:
         import json

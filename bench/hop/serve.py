@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from . import config, net, process, version
+from .address import bracketed
 from .errors import HopError
 from .protocol import Message, serve
 
@@ -49,7 +50,7 @@ class Server:
     def _start(self, message: Message) -> Message:
         version.require(message)
         nic = config.nic(message, "data_nic")
-        address = config.ipv4(message, "data_ip")
+        address = config.address(message, "data_ip")
         port = config.port(message, "server_port")
         config.nothing_else(message)
         self.stop()
@@ -84,7 +85,7 @@ def _configuration(address: str, port: int) -> str:
         raise HopError("nginx's configuration is missing", "run bench deploy") from error
     workers = len(os.sched_getaffinity(0))
     return template.substitute(
-        address=address, port=port, root=str(PAYLOADS), workers=min(workers, 8)
+        address=bracketed(address), port=port, root=str(PAYLOADS), workers=min(workers, 8)
     )
 
 

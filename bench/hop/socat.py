@@ -3,16 +3,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
+import sys
 from pathlib import Path
 
 from . import net, process
+from .address import bracketed, endpoint
 from .config import Place, Target
 from .errors import HopError
 
 LISTEN_LIMIT_S = 3.0
 # The kernel caps it at net.core.somaxconn; socat's default of 5 would refuse bursts.
 BACKLOG = 4096
+
+
+def proc_address(address: str, port: int) -> str:
+    """Return address and port as /proc/net/tcp and tcp6 have them: words of the host's order."""
+    octets = ipaddress.ip_address(address).packed
+    words = (int.from_bytes(octets[i : i + 4], sys.byteorder) for i in range(0, len(octets), 4))
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 class SocatForwarder:
@@ -32,13 +42,15 @@ class SocatForwarder:
         self.stop()
         self.prepare()
         net.require_free_port(self._place.data_ip, self._place.forward_port)
+        tcp = f"TCP{self._place.family}"
         listen = (
-            f"TCP4-LISTEN:{self._place.forward_port},bind={self._place.data_ip},"
+            f"{tcp}-LISTEN:{self._place.forward_port},bind={bracketed(self._place.data_ip)},"
             f"fork,reuseaddr,backlog={BACKLOG}"
         )
         self._opened = net.tcp_counters()["PassiveOpens"]
         self._process = process.spawn(
-            [self._socat, listen, f"TCP4:{target.next_ip}:{target.next_port}"], family=True
+            [self._socat, listen, f"{tcp}:{endpoint(target.next_ip, target.next_port)}"],
+            family=True,
         )
         if not process.wait_for(self._listens, LISTEN_LIMIT_S, self._process):
             words = b""
@@ -50,12 +62,12 @@ class SocatForwarder:
         return {"pid": self._process.pid}
 
     def _listens(self) -> bool:
-        # /proc/net/tcp of this host's network namespace: address and port in hex, state 0A.
-        octets = bytes(int(part) for part in self._place.data_ip.split("."))
-        local = f"{octets[::-1].hex().upper()}:{self._place.forward_port:04X}"
+        local = proc_address(self._place.data_ip, self._place.forward_port)
+        table = Path("/proc/net/tcp6" if self._place.family == 6 else "/proc/net/tcp")
+        # 0A: the state TCP_LISTEN.
         return any(
             fields[1] == local and fields[3] == "0A"
-            for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+            for fields in map(str.split, table.read_text().splitlines()[1:])
         )
 
     def counters(self) -> dict[str, int]:

@@ -17,6 +17,10 @@ def _mac_key(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", "")) + b"\0\0"
 
 
+def _ports_map(entries: int) -> compiler.Map:
+    return compiler.Map("HASH", key=8, value=4, entries=entries)
+
+
 def attach(ports: dict[str, str], function: str) -> None:
     """Load one of the wire's programs and attach it natively to each port.
 
@@ -27,7 +31,9 @@ def attach(ports: dict[str, str], function: str) -> None:
     when the namespace does. Must run here, not at the controller: an interface index in a map
     means what it means in the namespace of the port that the frame came in by.
     """
-    fds = compiler.load("wire.c", function, ("ports",), {"PORT_COUNT": len(ports)})
+    fds = compiler.load(
+        "wire.c", (function,), {"ports": _ports_map(len(ports))}, {"PORT_COUNT": len(ports)}
+    )
     for name, mac in ports.items():
         index = struct.pack("=I", socket.if_nametoindex(name))
         kernel.update(fds["ports"], _mac_key(mac), index)

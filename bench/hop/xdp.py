@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode `xdp`: bpf/forwarder.c on the data NIC, alive as long as this process holds its bpf_link."""
+"""Mode `xdp`: bpf/forwarder.c on the hop's NICs, alive as long as this process holds its bpf_links."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
-import struct
 import time
 
-from . import compiler, kernel, net
+from . import kernel, net
 from .config import Place, Target
 from .errors import HopError
+from .program import Constants, Nic, Program, counter_names, require_range
 
 # A NAT's own ports: neither privileged (RFC 6335) nor any that the host's sockets may take.
 LOWEST_PORT = 1024
-PROGRAM = "hopbench_fwd"
-_MAPS = ("settings", "counters")
-_FIRST = struct.pack("=I", 0)  # key of the only element of an array
-_COUNTER = re.compile(r"\bX\((\w+)\)")
+_COLLECT_EVERY_S = 10.0
 
 
 def port_range(ephemeral: tuple[int, int]) -> tuple[int, int]:
@@ -37,10 +33,18 @@ def port_range(ephemeral: tuple[int, int]) -> tuple[int, int]:
     return low, high
 
 
-def counter_names() -> list[str]:
-    """Return the names of the forwarder's counters, in the order of the C structure."""
-    text = (compiler.SOURCES / "counters.h").read_text()
-    return _COUNTER.findall(text)
+def nic_of(name: str) -> Nic:
+    """Return a NIC by its indices; for a VLAN device, the one it lies on and its tag."""
+    link = net.ip_json("-details", "link", "show", "dev", name)[0]
+    info = link.get("linkinfo", {})
+    if info.get("info_kind") != "vlan":
+        return Nic(link["ifindex"], link["ifindex"])
+    if info["info_data"].get("protocol") != "802.1Q":
+        raise HopError(f"{name} is a VLAN of 802.1ad", "only 802.1Q is supported")
+    lower = link.get("link")
+    if lower is None:
+        raise HopError(f"{name} is a VLAN of a NIC in another network namespace")
+    return Nic(link["ifindex"], socket.if_nametoindex(lower), info["info_data"]["id"])
 
 
 class XdpForwarder:
@@ -48,24 +52,36 @@ class XdpForwarder:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._ifindex = socket.if_nametoindex(place.data_nic)
-        self._link_fd = -1
-        self._fds: dict[str, int] = {}
-        self._names = counter_names()
+        self._program: Program | None = None
+        self._links: dict[int, int] = {}  # interface index -> file descriptor of the bpf_link
+        self._collected = 0.0
 
     def prepare(self) -> None:
-        """Compile and load: a second or less, except in emulated machines."""
-        if self._fds:
-            return
-        low, high = port_range(net.ephemeral_ports())
-        address = struct.unpack("=I", socket.inet_aton(self._place.data_ip))[0]
-        defines = {
-            "HOP_IP": address,
-            "HOP_PORT": socket.htons(self._place.forward_port),
-            "PORT_MIN": low,
-            "PORT_MAX": high,
-        }
-        self._fds = compiler.load("forwarder.c", PROGRAM, _MAPS, defines)
+        """Compile and load. Raises HopError for ports that the host's sockets may take."""
+        if self._program is None:
+            self._program = Program(self._constants())
+
+    def _constants(self) -> Constants:
+        place, ephemeral = self._place, net.ephemeral_ports()
+        if place.nat_ports is not None:
+            require_range(*place.nat_ports, ephemeral)
+        data = nic_of(place.data_nic)
+        egress = nic_of(place.egress_nic) if place.egress_nic else None
+        if egress is not None and bool(egress.vlan) != bool(data.vlan):
+            raise HopError(
+                f"only one of {place.data_nic} and {place.egress_nic} is a VLAN",
+                "give both networks a tag, or neither",
+            )
+        return Constants(
+            family=place.family,
+            hop_ip=place.data_ip,
+            hop_port=place.forward_port,
+            ports=place.nat_ports or port_range(ephemeral),
+            data=data,
+            egress=egress,
+            fresh=place.nat_policy == "fresh",
+            nat_flows=place.nat_flows,
+        )
 
     def start(self, target: Target) -> dict[str, object]:
         """Attach, verify the attach mode, and return what is attached.
@@ -73,48 +89,56 @@ class XdpForwarder:
         Raises HopError when forwarding is off, the next hop does not answer ARP, another program
         is attached, or the driver refuses.
         """
-        net.require_forwarding(self._place.data_nic)
-        net.require_free_port(self._place.data_ip, self._place.forward_port)
+        place = self._place
+        for nic in place.nics:
+            net.require_forwarding(nic, place.family)
+        net.require_free_port(place.data_ip, place.forward_port)
         self.prepare()
-        self._attach(target.attach)
+        assert self._program is not None
+        constants = self._constants()
+        links = {constants.data.link} | ({constants.egress.link} if constants.egress else set())
         try:
-            net.resolve(target.next_ip, self._place.data_nic)
-            attach, prog_id = kernel.query_xdp(self._ifindex)
-            if attach != target.attach:
-                raise HopError(
-                    f"XDP was asked for in {target.attach} mode and runs in {attach or 'no'} mode"
-                )
+            # New flows are refused until the next hop is known.
+            self._program.set_next(target.next_ip, 0, place.data_ip)
+            prog_ids = [self._attach(link, target.attach) for link in sorted(links)]
+            nic, source = net.resolve(target.next_ip, place.nics)
         except HopError:
             self.stop()
             raise
-        # From here on new flows are taken; until now their SYNs were dropped.
-        self._set_next(socket.inet_aton(target.next_ip) + struct.pack("!HH", target.next_port, 0))
-        return {"attach": attach, "prog_id": prog_id}
+        out = place.data_ip if nic == place.data_nic else source
+        self._program.set_next(target.next_ip, target.next_port, out)
+        return {"attach": target.attach, "prog_id": prog_ids[0], "ports": list(constants.ports)}
 
-    def _attach(self, attach: str) -> None:
-        self._set_next(bytes(8))
-        if self._link_fd < 0:
-            self._link_fd = kernel.attach_xdp(self._fds[PROGRAM], self._ifindex, attach)
-
-    def _set_next(self, setting: bytes) -> None:
-        kernel.update(self._fds["settings"], _FIRST, setting)
+    def _attach(self, ifindex: int, attach: str) -> int:
+        """Attach to a NIC and return the program's id, after the kernel has confirmed both."""
+        assert self._program is not None
+        if ifindex not in self._links:
+            self._links[ifindex] = kernel.attach_xdp(self._program.fd, ifindex, attach)
+        found, prog_id = kernel.query_xdp(ifindex)
+        if found != attach:
+            raise HopError(f"XDP was asked for in {attach} mode and runs in {found or 'no'} mode")
+        return prog_id
 
     def counters(self) -> dict[str, int]:
         """Return the sums over CPUs since the program was loaded."""
-        if not self._fds:
-            return dict.fromkeys(self._names, 0)
-        cpus, width = kernel.possible_cpus(), len(self._names)
-        raw = kernel.lookup(self._fds["counters"], _FIRST, 8 * width * cpus)
-        values = struct.unpack(f"={width * cpus}Q", raw)
-        return {name: sum(values[i::width]) for i, name in enumerate(self._names)}
+        if self._program is None:
+            return dict.fromkeys(counter_names(), 0)
+        return self._program.counters()
+
+    def tidy(self) -> None:
+        """Forget flows that have expired; called between samples, never during one."""
+        now = time.monotonic()
+        if self._program is not None and now - self._collected > _COLLECT_EVERY_S:
+            self._collected = now
+            self._program.collect()
 
     def stop(self) -> None:
         """Detach; the program stays loaded and its flows remembered."""
-        if self._link_fd >= 0:
-            os.close(self._link_fd)
-            self._link_fd = -1
+        while self._links:
+            ifindex, fd = self._links.popitem()
+            os.close(fd)
             # The kernel frees a link in the background when its last reference goes.
-            _wait_detached(self._ifindex)
+            _wait_detached(ifindex)
 
 
 def _wait_detached(ifindex: int) -> None:

@@ -49,6 +49,7 @@ def write_state(lab: Lab, *, owner_pid: int | None) -> None:
         "index": lab.index,
         "hops": lab.hops,
         "wire": lab.wire,
+        "family": lab.family,
         "owner_pid": owner_pid,
         "made_privsep": made_privsep,
     }
@@ -60,7 +61,11 @@ def read_state(name: str) -> tuple[Lab, int | None] | None:
     file = paths.runtime_dir() / name / "lab.json"
     try:
         state = json.loads(file.read_text())
-        lab = Lab(name, int(state["index"]), int(state["hops"]), state["wire"])
+        # A lab made before there was a choice is IPv4.
+        family = state.get("family", 4)
+        if family not in (4, 6):
+            raise ValueError(f"family {family!r}")
+        lab = Lab(name, int(state["index"]), int(state["hops"]), state["wire"], family)
         return lab, state.get("owner_pid")
     except FileNotFoundError:
         return None

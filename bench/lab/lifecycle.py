@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bench import current
 from bench.errors import BenchError
 from bench.lab import files, network, preflight
-from bench.lab.model import DEFAULT_NAME, MAX_LABS, Lab, Wire, check_hops, check_name
+from bench.lab.model import DEFAULT_NAME, MAX_LABS, Family, Lab, Wire, check_hops, check_name
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,12 @@ class LabStatus:
 
 
 def up(
-    name: str = DEFAULT_NAME, *, hops: int, wire: Wire = "xdp", owner_pid: int | None = None
+    name: str = DEFAULT_NAME,
+    *,
+    hops: int,
+    wire: Wire = "xdp",
+    family: Family = 4,
+    owner_pid: int | None = None,
 ) -> Lab:
     """Make a lab and return it; a failure on the way leaves nothing.
 
@@ -39,11 +44,11 @@ def up(
     """
     check_name(name)
     check_hops(hops)
-    preflight.require_lab_machine()
+    preflight.require_lab_machine(family)
     with files.all_labs_locked():
         if files.read_state(name) is not None:
             raise BenchError(f"lab {name} is already up", remedy=f"bench lab down --name {name}")
-        lab = Lab(name, _free_index(name), hops, wire)
+        lab = Lab(name, _free_index(name), hops, wire, family)
         network.require_free(lab)
         try:
             files.write_state(lab, owner_pid=owner_pid)

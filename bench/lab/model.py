@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from bench import paths
 from bench.errors import UsageError
 
 Wire = Literal["xdp", "bridge"]
+Family = Literal[4, 6]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_NAME = "local"
 DEFAULT_HOPS = 5
@@ -23,6 +26,8 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,15}\Z")
 
 # RFC 2544, appendix C: reserved for benchmarks. A lab takes one /24 of it, lab 0 the first.
 ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
+# RFC 5180, section 8: the same for IPv6. A lab takes one /64 of it.
+ADDRESSES_IPV6 = ipaddress.IPv6Network("2001:2::/48")
 MAX_LABS = 512
 
 
@@ -39,12 +44,13 @@ class LabHost:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab, up or to be made. index: which /24 of the benchmark addresses it uses."""
+    """A lab, up or to be made. index: which /24 or /64 of the benchmark addresses it uses."""
 
     name: str
     index: int
     hops: int
     wire: Wire
+    family: Family = 4
 
     @property
     def folder(self) -> Path:
@@ -57,8 +63,10 @@ class Lab:
         return self.folder / "inventory.ini"
 
     @property
-    def network(self) -> ipaddress.IPv4Network:
-        """The lab's /24."""
+    def network(self) -> Network:
+        """The lab's /24 or /64."""
+        if self.family == 6:
+            return ipaddress.IPv6Network((ADDRESSES_IPV6[self.index << 64], 64))
         return ipaddress.IPv4Network((ADDRESSES[256 * self.index], 24))
 
     def namespace(self, host: str) -> str:
@@ -67,19 +75,21 @@ class Lab:
 
     @property
     def hosts(self) -> tuple[LabHost, ...]:
-        """client, hop1 … hopN, server, in chain order: .1, .2, …"""
+        """client, hop1 … hopN, server, in chain order: .1, .2, … or ::1, ::2, …"""
         names = ["client", *(f"hop{i}" for i in range(1, self.hops + 1)), "server"]
         return tuple(self._host(number, name) for number, name in enumerate(names, start=1))
 
     def _host(self, number: int, name: str) -> LabHost:
         address = self.network[number]
+        # An IPv6 address does not fit; what tells it from others does.
+        told = address.packed if self.family == 4 else struct.pack("!BHB", 0, self.index, number)
         return LabHost(
             name=name,
             namespace=self.namespace(name),
             port=f"p{number}",
             data_ip=str(address),
             # Locally administered; the address in it makes captures easy to read.
-            mac="02:00:" + ":".join(f"{octet:02x}" for octet in address.packed),
+            mac="02:00:" + told.hex(":"),
         )
 
 

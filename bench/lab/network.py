@@ -28,6 +28,23 @@ _SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-bpfcc belon
 CLIENT_PORTS = "2048 32767"
 
 
+# A redirect would tell the client to leave out the hop that is to be measured. nft and XDP lower
+# TTL or hop limit at each of up to 64 hops, and its default is 64.
+_SYSCTLS = {
+    4: (
+        "net.ipv4.conf.all.send_redirects=0",
+        "net.ipv4.conf.all.accept_redirects=0",
+        "net.ipv4.ip_default_ttl=255",
+    ),
+    # `all` changes no NIC that is there, and IPv6 redirects cannot be told not to be sent.
+    6: (
+        f"net.ipv6.conf.{NIC}.accept_redirects=0",
+        f"net.ipv6.conf.{NIC}.hop_limit=255",
+        "net.ipv6.conf.default.hop_limit=255",
+    ),
+}
+
+
 def _run(argv: Sequence[str], text: str | None = None) -> str:
     try:
         done = subprocess.run(
@@ -109,19 +126,15 @@ def _make_host(lab: Lab, host: LabHost) -> None:
             # which nothing can be redirected to it.
             f"link set {NIC} addrgenmode none gro_max_size 1600",
             f"link set {NIC} up",
-            f"address add {host.data_ip}/{lab.network.prefixlen} dev {NIC}",
+            # nodad: an IPv6 address could not be used while the kernel looks for its double.
+            f"address add {host.data_ip}/{lab.network.prefixlen} dev {NIC}"
+            + (" nodad" if lab.family == 6 else ""),
         ],
         host.namespace,
     )
     # tx off: a veth leaves the checksum of what it sends to the receiver (CHECKSUM_PARTIAL).
     # Once XDP has rewritten such a packet, its checksum is wrong for good.
-    sysctls = [
-        # A redirect would tell the client to leave out the hop that is to be measured.
-        "net.ipv4.conf.all.send_redirects=0",
-        "net.ipv4.conf.all.accept_redirects=0",
-        # nft and XDP lower it at each of up to 64 hops, and the default is 64.
-        "net.ipv4.ip_default_ttl=255",
-    ]
+    sysctls = list(_SYSCTLS[lab.family])
     if host.name == "client":
         sysctls.append(f"net.ipv4.ip_local_port_range={CLIENT_PORTS}")
     script = f'ethtool -K {NIC} tx off gro on && for s in "$@"; do sysctl -qw "$s" || exit 1; done'

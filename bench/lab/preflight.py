@@ -34,9 +34,11 @@ def require_root(what: str) -> None:
         raise BenchError(f"{what} needs root", remedy="run as root or with sudo")
 
 
-def require_lab_machine() -> None:
-    """Raise BenchError for the first thing that keeps a lab from working here."""
+def require_lab_machine(family: int = 4) -> None:
+    """Raise BenchError for the first thing that keeps a lab of IPv4 or IPv6 from working here."""
     require_root("a lab")
+    if not Path(f"/proc/sys/net/ipv{family}").is_dir():
+        raise BenchError(f"this kernel has no IPv{family}", remedy="boot it without ipv6.disable=1")
     problem = bpf_problem()
     if problem:
         raise BenchError(problem, remedy="a kernel with BPF, outside a restricted container")

@@ -5,76 +5,194 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 NAMESPACE = "hb-datapath"
-HOP_IP, NEXT_IP, OTHER_IP, CLIENT_IP = "198.18.7.2", "198.18.7.3", "198.18.7.4", "198.18.7.1"
-UNRESOLVED_IP, FAR_IP = "198.18.7.99", "203.0.113.1"
 HOP_PORT, NEXT_PORT = 7000, 8000
 PORT_MIN, PORT_MAX = 1024, 32767
-HOP_MAC, NEXT_MAC, OTHER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
-CLIENT_MAC = "02:00:00:00:00:01"
+DATA_MTU, EGRESS_MTU, NARROW_MTU = 1500, 1400, 1300
 
-PASS, DROP, TX = 2, 1, 3  # enum xdp_action
+PASS, DROP, TX, REDIRECT = 2, 1, 3, 4  # enum xdp_action
+
+HOP_MAC, EGRESS_MAC = "02:00:00:00:00:02", "02:00:00:00:01:02"
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
+class Net:
+    """The addresses around the hop, of one family.
+
+    hop, out: the hop's own on its data and its egress NIC. next, other, client, neighbour: on the
+    data network. narrow: there too, behind a route with a smaller MTU. silent: there, and the
+    stack does not know its MAC address. far: reached by way of the client. behind: on the egress
+    network. nowhere: without a route.
+    """
+
+    family: int
+    hop: str
+    out: str
+    next: str
+    other: str
+    narrow: str
+    client: str
+    neighbour: str
+    silent: str
+    far: str
+    behind: str
+    nowhere: str
+
+
+def _net(family: int, data: str, egress: str, far: str, nowhere: str) -> Net:
+    on_data = (f"{data}{n}" for n in ("3", "4", "5", "1", "6", "99"))
+    following, other, narrow, client, neighbour, silent = on_data
+    return Net(
+        family=family,
+        hop=f"{data}2",
+        out=f"{egress}2",
+        next=following,
+        other=other,
+        narrow=narrow,
+        client=client,
+        neighbour=neighbour,
+        silent=silent,
+        far=far,
+        behind=f"{egress}3",
+        nowhere=nowhere,
+    )
+
+
+NETS = {
+    4: _net(4, "198.18.7.", "198.18.8.", "192.0.2.77", "203.0.113.1"),
+    6: _net(6, "2001:2:0:7::", "2001:2:0:8::", "2001:db8:1::77", "2001:db8:2::1"),
+}
+MACS = {
+    getattr(net, name): f"02:00:00:00:00:{number:02x}"
+    for net in NETS.values()
+    for name, number in {
+        "next": 3,
+        "other": 4,
+        "narrow": 5,
+        "client": 1,
+        "neighbour": 6,
+        "far": 1,
+        "behind": 0x13,
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Arrive:
+    """A step: a frame comes in, by the `data` or the `egress` NIC."""
+
+    frame: bytes
+    link: str = "data"
+
+
+@dataclass(frozen=True)
+class Next:
+    """A step: the next hop from then on, and the hop's address towards it."""
+
+    address: str
+    port: int
+    out: str
+
+
+@dataclass(frozen=True)
+class Age:
+    """A step: every flow becomes older."""
+
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Collect:
+    """A step: the agent forgets what has expired."""
+
+
+@dataclass(frozen=True)
+class Ip:
+    """A step: a command of `ip`, inside the namespace."""
+
+    words: tuple[str, ...]
+
+
+Step = bytes | Arrive | Next | Age | Collect | Ip
+
+
+@dataclass(frozen=True)
 class Fed:
-    """What became of the frames: (verdict, frame) each, in order, and the counters after all."""
+    """What became of the frames: (verdict, frame) each, in order, and what was counted."""
 
     results: list[tuple[int, bytes]]
-    counters: dict[str, int]
+    each: list[dict[str, int]] = field(default_factory=list)
+    collected: list[int] = field(default_factory=list)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """All counts together; those of 0 are there, too."""
+        total: dict[str, int] = _Zeros()
+        for change in self.each:
+            for name, value in change.items():
+                total[name] = total[name] + value
+        return total
+
+
+class _Zeros(dict[str, int]):
+    def __missing__(self, name: str) -> int:
+        return 0
 
 
 Feed = Callable[..., Fed]
 
 
+def _ip(*words: str) -> str:
+    done = subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
-def ifindex() -> Iterator[int]:
-    """The index of the hop's NIC in a namespace with a route and permanent neighbours."""
-
-    def ip(*words: str) -> str:
-        command = ["ip", *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    ip("netns", "add", NAMESPACE)
+def links() -> Iterator[dict[str, int]]:
+    """The indices of the hop's NICs, in a namespace with routes and permanent neighbours."""
+    _ip("netns", "add", NAMESPACE)
+    inside = ("-n", NAMESPACE)
     try:
-        inside = ("-n", NAMESPACE)
-        ip(*inside, "link", "add", "eth0", "address", HOP_MAC, "type", "veth", "peer", "name", "p0")
-        for nic in ("eth0", "p0"):
-            ip(*inside, "link", "set", nic, "up")
-        ip(*inside, "address", "add", f"{HOP_IP}/24", "dev", "eth0")
-        for address, mac in ((NEXT_IP, NEXT_MAC), (OTHER_IP, OTHER_MAC)):
-            where = ("lladdr", mac, "dev", "eth0", "nud", "permanent")
-            ip(*inside, "neighbour", "add", address, *where)
-        sysctl = "net.ipv4.conf.eth0.forwarding=1"
-        ip("netns", "exec", NAMESPACE, "sysctl", "-qw", sysctl)
-        (link,) = json.loads(ip(*inside, "-json", "link", "show", "eth0"))
-        yield link["ifindex"]
+        for nic, mac, mtu in (("data", HOP_MAC, DATA_MTU), ("egress", EGRESS_MAC, EGRESS_MTU)):
+            _ip(*inside, "link", "add", nic, "address", mac, "type", "veth", "peer", f"{nic}-peer")
+            for end in (nic, f"{nic}-peer"):
+                _ip(*inside, "link", "set", end, "mtu", str(mtu), "addrgenmode", "none", "up")
+        for family, net in NETS.items():
+            length = "24" if family == 4 else "64"
+            flags = () if family == 4 else ("nodad",)
+            _ip(*inside, "address", "add", f"{net.hop}/{length}", "dev", "data", *flags)
+            _ip(*inside, "address", "add", f"{net.out}/{length}", "dev", "egress", *flags)
+            for name in ("next", "other", "narrow", "client", "neighbour", "behind"):
+                address, nic = getattr(net, name), "egress" if name == "behind" else "data"
+                where = ("lladdr", MACS[address], "dev", nic, "nud", "permanent")
+                _ip(*inside, "neighbour", "add", address, *where)
+            alone = "32" if family == 4 else "128"
+            narrow = (f"{net.narrow}/{alone}", "dev", "data", "mtu", str(NARROW_MTU))
+            _ip(*inside, "route", "add", *narrow)
+            _ip(*inside, "route", "add", f"{net.far}/{alone}", "via", net.client)
+            for nic in ("data", "egress"):
+                sysctl = f"net.ipv{family}.conf.{nic}.forwarding=1"
+                _ip("netns", "exec", NAMESPACE, "sysctl", "-qw", sysctl)
+        shown = json.loads(_ip(*inside, "-json", "link", "show"))
+        yield {link["ifname"]: link["ifindex"] for link in shown}
     finally:
-        ip("netns", "delete", NAMESPACE)
+        _ip("netns", "delete", NAMESPACE)
 
 
 def _start() -> subprocess.Popen[str]:
+    python = ("/usr/bin/python3", "-B", str(Path(__file__).with_name("run_packets.py")))
     return subprocess.Popen(
-        [
-            "ip",
-            "netns",
-            "exec",
-            NAMESPACE,
-            "/usr/bin/python3",
-            "-B",
-            str(Path(__file__).with_name("run_packets.py")),
-        ],
+        ["ip", "netns", "exec", NAMESPACE, *python],
         env={**os.environ, "PYTHONPATH": str(_REPOSITORY / "bench")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -82,37 +200,74 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
+def _constants(links: dict[str, int], family: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the program's constants: the usual ones, with some changed.
+
+    changes: PORT_MIN, PORT_MAX, FRESH, NAT_FLOWS, TWO_NICS, VLAN, EGRESS_VLAN.
+    """
+    unknown = set(changes) - {
+        *("PORT_MIN", "PORT_MAX", "FRESH", "NAT_FLOWS", "TWO_NICS", "VLAN", "EGRESS_VLAN"),
+    }
+    assert not unknown, unknown
+
+    def nic(name: str, vlan: int) -> dict[str, int]:
+        return {"dev": links[name], "link": links[name], "vlan": vlan}
+
+    two = changes.get("TWO_NICS", 0)
+    return {
+        "family": family,
+        "hop_ip": NETS[family].hop,
+        "hop_port": HOP_PORT,
+        "ports": [changes.get("PORT_MIN", PORT_MIN), changes.get("PORT_MAX", PORT_MAX)],
+        "fresh": bool(changes.get("FRESH", 0)),
+        "nat_flows": changes.get("NAT_FLOWS"),
+        "data": nic("data", changes.get("VLAN", 0)),
+        "egress": nic("egress", changes.get("EGRESS_VLAN", 0)) if two else None,
+    }
+
+
+def _request(steps: Sequence[Step], links: dict[str, int]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for step in steps:
+        if isinstance(step, bytes):
+            step = Arrive(step)
+        if isinstance(step, Arrive):
+            found.append({"frame": step.frame.hex(), "in": links[step.link]})
+        elif isinstance(step, Next):
+            found.append({"next": [step.address, step.port, step.out]})
+        elif isinstance(step, Age):
+            found.append({"age": step.seconds})
+        elif isinstance(step, Collect):
+            found.append({"collect": True})
+        else:
+            found.append({"ip": list(step.words)})
+    return found
+
+
 @pytest.fixture(scope="session")
-def feed(ifindex: int) -> Iterator[Feed]:
+def feed(links: dict[str, int]) -> Iterator[Feed]:
     """Run frames through the forwarder, one after the other, beginning with empty tables.
 
-    A step is a frame (bytes), or (address, port): the next hop from then on. Keywords change the
+    A step is a frame (bytes: by the data NIC) or one of the classes above. Keywords change the
     constants that the program is compiled with.
     """
     running: dict[str, subprocess.Popen[str]] = {}
 
-    def run(*steps: bytes | tuple[str, int], **changes: int) -> Fed:
-        defines = {
-            "HOP_IP": struct.unpack("=I", socket.inet_aton(HOP_IP))[0],
-            "HOP_PORT": socket.htons(HOP_PORT),
-            "PORT_MIN": PORT_MIN,
-            "PORT_MAX": PORT_MAX,
-            **changes,
-        }
-        constants = json.dumps(defines)
+    def run(*steps: Step, family: int = 4, **changes: Any) -> Fed:
+        constants = json.dumps(_constants(links, family, changes))
         if constants not in running:
             running[constants] = _start()
             print(constants, file=running[constants].stdin, flush=True)
-        process = running[constants]
-        request = [
-            {"frame": step.hex()} if isinstance(step, bytes) else {"next": list(step)}
-            for step in ((NEXT_IP, NEXT_PORT), *steps)
-        ]
-        print(json.dumps({"ifindex": ifindex, "steps": request}), file=process.stdin, flush=True)
+        process, net = running[constants], NETS[family]
+        request = _request((Next(net.next, NEXT_PORT, net.hop), *steps), links)
+        print(json.dumps(request), file=process.stdin, flush=True)
         assert process.stdout is not None
         answer = json.loads(process.stdout.readline())
-        results = [(verdict, bytes.fromhex(frame)) for verdict, frame in answer["results"]]
-        return Fed(results, answer["counters"])
+        return Fed(
+            [(verdict, bytes.fromhex(frame)) for verdict, frame, _ in answer["results"]],
+            [counts for _, _, counts in answer["results"]],
+            answer["collected"],
+        )
 
     yield run
     for process in running.values():

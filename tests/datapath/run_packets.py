@@ -1,129 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feed frames to the forwarder through BPF_PROG_TEST_RUN; runs in a namespace of the tests.
 
-In, the program's constants on one line, then requests: {"ifindex", "steps": [{"frame": hex} or
-{"next": [address, port]}, …]}. Out, for each: {"results": [[verdict, hex], …], "counters": {…}}.
+In, the program's constants on one line, then requests: a list of steps, each {"frame": hex, "in":
+interface index}, {"next": [address, port, out]}, {"age": seconds}, {"collect": true} or {"ip":
+[words of a command]}.
+Out, for each request: {"results": [[verdict, hex, {counter: change}], …], "collected": [n, …]}.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import socket
 import struct
+import subprocess
 import sys
 from typing import Any
 
-from hop import compiler, kernel, xdp
-
-FLOW_SIZE = 48  # struct flow of bpf/nat.h
-
-
-class _TestRunOpts(ctypes.Structure):
-    """struct bpf_test_run_opts of libbpf 1.0."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_void_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
+from hop import kernel
+from hop.program import Constants, Nic, Program
 
 
-def run(program: int, frame: bytes, ifindex: int) -> tuple[int, bytes]:
-    """Return (verdict, frame) of one run on a copy of `frame` that came in by `ifindex`."""
-    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    out = ctypes.create_string_buffer(len(frame) + 256)
-    source = ctypes.create_string_buffer(frame, len(frame))
-    # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
-    context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0), 24)
-    opts = _TestRunOpts(
-        sz=ctypes.sizeof(_TestRunOpts),
-        data_in=ctypes.addressof(source),
-        data_out=ctypes.addressof(out),
-        data_size_in=len(frame),
-        data_size_out=len(out),
-        ctx_in=ctypes.addressof(context),
-        ctx_size_in=24,
-        repeat=1,
-    )
-    error = libbpf.bpf_prog_test_run_opts(program, ctypes.byref(opts))
-    if error:
-        raise OSError(-error, "bpf_prog_test_run_opts")
-    return opts.retval, out.raw[: opts.data_size_out]
+def _constants(request: dict[str, Any]) -> Constants:
+    data, egress = Nic(**request.pop("data")), request.pop("egress")
+    ports = tuple(request.pop("ports"))
+    return Constants(data=data, egress=Nic(**egress) if egress else None, ports=ports, **request)
 
 
-_MAPS = ("settings", "counters", "flows", "by_client", "claims")
-_FIRST = struct.pack("=I", 0)
+def _age(program: Program, seconds: int) -> None:
+    """Make every flow older, and what the kernel said of neighbours forgotten."""
+    ticks = seconds * program.hz
+    for place in program.places():
+        for offset in program.ticks_at():
+            at = place * program.flow_len + offset
+            (tick,) = struct.unpack_from("=I", program.flows, at)
+            struct.pack_into("=I", program.flows, at, (tick - ticks) % 2**32)
+    _zero_per_cpu(program, "remembered")
 
 
-def keys(map_fd: int, size: int) -> list[bytes]:
-    """Return every key of a hash map."""
-    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    found: list[bytes] = []
-    following = ctypes.create_string_buffer(size)
-    current = None
-    while libbpf.bpf_map_get_next_key(map_fd, current, following) == 0:
-        found.append(following.raw)
-        current = ctypes.create_string_buffer(following.raw, size)
-    return found
+def _zero_per_cpu(program: Program, name: str) -> None:
+    map_ = program.constants.maps()[name]
+    size = (map_.value + 7) // 8 * 8 * kernel.possible_cpus()
+    for index in range(map_.entries):
+        kernel.update(program.fds[name], struct.pack("=I", index), bytes(size))
 
 
-class Forwarder:
-    """One loaded program whose tables can be emptied, which is faster than loading it anew."""
+def _clear(program: Program) -> None:
+    """Forget every flow and every count, which is faster than loading the program anew."""
+    for place in program.places():
+        at = place * program.flow_len
+        program.flows[at : at + program.flow_len] = bytes(program.flow_len)
+    for name in ("by_client", "claims"):
+        for key in kernel.keys(program.fds[name], program.constants.maps()[name].key):
+            kernel.delete(program.fds[name], key)
+    for name in ("counters", "remembered"):
+        _zero_per_cpu(program, name)
 
-    def __init__(self, defines: dict[str, int]) -> None:
-        self._fds = compiler.load("forwarder.c", xdp.PROGRAM, _MAPS, defines)
-        self._names, self._cpus = xdp.counter_names(), kernel.possible_cpus()
 
-    def empty(self) -> None:
-        """Forget every flow, claim and count."""
-        libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        for claim in keys(self._fds["claims"], 8):
-            kernel.update(self._fds["flows"], claim[:4], bytes(FLOW_SIZE))
-        for name in ("by_client", "claims"):
-            for key in keys(self._fds[name], 8):
-                libbpf.bpf_map_delete_elem(self._fds[name], ctypes.create_string_buffer(key, 8))
-        width = 8 * len(self._names) * self._cpus
-        kernel.update(self._fds["counters"], _FIRST, bytes(width))
-
-    def feed(self, steps: list[dict[str, Any]], ifindex: int) -> dict[str, Any]:
-        """Run the steps in order, on empty tables."""
-        self.empty()
-        results = []
-        for step in steps:
-            if "next" in step:
-                address, port = step["next"]
-                setting = socket.inet_aton(address) + struct.pack("!HH", port, 0)
-                kernel.update(self._fds["settings"], _FIRST, setting)
-            else:
-                frame = bytes.fromhex(step["frame"])
-                verdict, out = run(self._fds[xdp.PROGRAM], frame, ifindex)
-                results.append([verdict, out.hex()])
-        width = len(self._names)
-        raw = kernel.lookup(self._fds["counters"], _FIRST, 8 * width * self._cpus)
-        values = struct.unpack(f"={width * self._cpus}Q", raw)
-        counters = {name: sum(values[i::width]) for i, name in enumerate(self._names)}
-        return {"results": results, "counters": counters}
+def _feed(program: Program, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Run the steps in order, on empty tables."""
+    _clear(program)
+    results, collected = [], []
+    before = program.counters()
+    for step in steps:
+        if "next" in step:
+            program.set_next(*step["next"])
+        elif "age" in step:
+            _age(program, step["age"])
+        elif "collect" in step:
+            collected.append(program.collect())
+        elif "ip" in step:
+            subprocess.run(["ip", *step["ip"]], check=True)
+        else:
+            done = kernel.test_run(program.fd, bytes.fromhex(step["frame"]), step["in"])
+            after = program.counters()
+            change = {name: after[name] - before[name] for name in after}
+            results.append([done.verdict, done.frame.hex(), {k: v for k, v in change.items() if v}])
+            before = after
+    return {"results": results, "collected": collected}
 
 
 def main() -> None:
     """Answer requests, one JSON object a line, until end of file."""
-    forwarder = Forwarder(json.loads(sys.stdin.readline()))
+    program = Program(_constants(json.loads(sys.stdin.readline())))
     for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(forwarder.feed(request["steps"], request["ifindex"])), flush=True)
+        print(json.dumps(_feed(program, json.loads(line))), flush=True)
 
 
 main()

@@ -1,20 +1,32 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Let the data NIC of a hop forward packets, and put the earlier settings back.
+# Let the NICs of a hop forward packets, and put the earlier settings back. Other NICs stay as they
+# are.
 #
-# forwarding=1: packets that arrive on this NIC are routed on; other NICs stay as they are.
+# forwarding=1: packets that arrive on this NIC are routed on; bpf_fib_lookup asks for it, too.
+#
+# IPv4
 # send_redirects=0: a hop sends packets out of the NIC they came in by, which the kernel would
 # answer with ICMP redirects. It sends them when either the NIC's own setting or `all` is 1
 # (IN_DEV_ORCONF in include/linux/inetdevice.h), so both are 0; other NICs go by their own.
+# accept_local=1: XDP hands the first packets of a flow to the stack when it does not know the next
+# hop's MAC address yet. Their source is an address of this host, a martian to the stack.
+#
+# IPv6
+# accept_ra=2, where it is 1: a NIC that forwards would take no more router advertisements.
+# force_forwarding=1, from Linux 6.17 on: the stack forwards what arrives on this NIC. Before that
+# only conf.all.forwarding has it forward, which is left alone: it is every NIC's at once.
 #
 # The settings belong to a network namespace while the records are on a file system that several
 # hosts may share, so a record is named after the host and its namespace. A record of an earlier
-# boot says nothing: the kernel starts anew.
+# boot says nothing: the kernel starts anew. It has a line for each setting: path, the value
+# before, the value made.
 #
-# Usage: sysctl.sh set|restore [--check] HOST NIC    prints `hopbench-sysctl changed|unchanged`
+# Usage: sysctl.sh set [--check] HOST 4|6 NIC...
+#        sysctl.sh restore [--check] HOST    prints `hopbench-sysctl changed|unchanged`
 set -eu
 
-verb=${1:?usage: sysctl.sh set|restore [--check] HOST NIC}
+verb=${1:?usage: sysctl.sh set|restore [--check] HOST [4|6 NIC...]}
 shift
 check=no
 if [ "$1" = --check ]; then
@@ -22,30 +34,75 @@ if [ "$1" = --check ]; then
 	shift
 fi
 host=$1
-nic=$2
+shift
 
 state=/opt/hopbench/state/sysctl
 record=$state/$host.$(readlink /proc/self/ns/net | tr -cd 0-9)
 boot=$(cat /proc/sys/kernel/random/boot_id)
-conf=/proc/sys/net/ipv4/conf
+net=/proc/sys/net
 
-# path and value of every setting made here
+# path and value of every setting to be made, in that order. $1: 4 or 6, then the NICs.
 settings() {
-	echo "$conf/$nic/forwarding 1"
-	echo "$conf/$nic/send_redirects 0"
-	echo "$conf/all/send_redirects 0"
+	family=$1
+	shift
+	for nic; do
+		conf=$net/ipv$family/conf/$nic
+		if [ "$family" = 6 ]; then
+			[ "$(cat "$conf/accept_ra")" = 0 ] || echo "$conf/accept_ra 2"
+			echo "$conf/forwarding 1"
+			[ ! -e "$conf/force_forwarding" ] || echo "$conf/force_forwarding 1"
+		else
+			echo "$conf/forwarding 1"
+			echo "$conf/send_redirects 0"
+			echo "$conf/accept_local 1"
+		fi
+	done
+	[ "$family" = 6 ] || echo "$net/ipv4/conf/all/send_redirects 0"
 }
 
-# The value remembered in this boot for the path $1, if any.
+# What this boot's record says, a line a setting.
+recorded() {
+	[ ! -e "$record" ] || awk -v boot="$boot" \
+		'NR == 1 && $2 != boot { exit } NR > 1 { print }' "$record"
+}
+
+# The value remembered for the path $1, if any.
 remembered() {
-	[ -e "$record" ] || return 0
-	awk -v boot="$boot" -v path="$1" \
-		'NR == 1 && $2 != boot { exit } $1 == path { print $2 }' "$record"
+	recorded | while read -r path earlier value; do
+		[ "$path" != "$1" ] || echo "$earlier"
+	done
+}
+
+# Write the value $2 to the path $1.
+#
+# Whoever writes 1 to IPv6 forwarding of one NIC has the kernel forget the default routes that
+# routers advertised on any of them, also on the one that SSH goes by (rt6_purge_dflt_routers in
+# net/ipv6/route.c). It spares NICs whose accept_ra is 2; for one that does not forward, 2 means the
+# same as 1, so being stopped half-way does no harm.
+write() {
+	target=$1
+	number=$2
+	set --
+	case $target:$number in
+	"$net"/ipv6/conf/*/forwarding:1)
+		for file in "$net"/ipv6/conf/*/accept_ra; do
+			if [ "$(cat "$file")" = 1 ]; then
+				set -- "$@" "$file"
+				echo 2 >"$file"
+			fi
+		done
+		;;
+	esac
+	echo "$number" >"$target"
+	for file; do
+		echo 1 >"$file"
+	done
 }
 
 set_all() {
 	changed=unchanged
 	lines="boot $boot"
+	wanted=$(settings "$@")
 	while read -r path value; do
 		now=$(cat "$path")
 		earlier=$now
@@ -57,16 +114,23 @@ set_all() {
 			changed=changed
 		fi
 		lines="$lines
-$path $earlier"
+$path $earlier $value"
 	done <<-END
-		$(settings)
+		$wanted
 	END
 	if [ $changed = changed ] && [ $check = no ]; then
+		# What an earlier deploy set on a NIC that is no longer the hop's is still to be put back.
+		others=$(recorded | while read -r path earlier value; do
+			case $wanted in
+			*"$path "*) ;;
+			*) echo "$path $earlier $value" ;;
+			esac
+		done)
 		mkdir -p "$state"
-		printf '%s\n' "$lines" >"$record.new"
+		printf '%s\n' "$lines" ${others:+"$others"} >"$record.new"
 		mv "$record.new" "$record"
-		settings | while read -r path value; do
-			echo "$value" >"$path"
+		echo "$wanted" | while read -r path value; do
+			[ "$(cat "$path")" = "$value" ] || write "$path" "$value"
 		done
 	fi
 	echo "hopbench-sysctl $changed"
@@ -75,22 +139,20 @@ $path $earlier"
 # A setting that somebody changed since is left alone.
 restore_all() {
 	changed=unchanged
-	while read -r path value; do
-		earlier=$(remembered "$path")
-		if [ -n "$earlier" ] && [ "$earlier" != "$value" ] && [ -e "$path" ] &&
-			[ "$(cat "$path")" = "$value" ]; then
+	while read -r path earlier value; do
+		if [ -e "$path" ] && [ "$earlier" != "$value" ] && [ "$(cat "$path")" = "$value" ]; then
 			changed=changed
-			[ $check = yes ] || echo "$earlier" >"$path"
+			[ $check = yes ] || write "$path" "$earlier"
 		fi
 	done <<-END
-		$(settings)
+		$(recorded)
 	END
 	[ $check = yes ] || rm -f "$record"
 	echo "hopbench-sysctl $changed"
 }
 
 case $verb in
-set) set_all ;;
+set) set_all "$@" ;;
 restore) restore_all ;;
 *)
 	echo "sysctl.sh: unknown verb: $verb" >&2

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Addresses and IP headers of the family that this program is compiled for.
+ */
+#ifndef HOPBENCH_ADDRESS_H
+#define HOPBENCH_ADDRESS_H
+
+#include "shim.h"
+
+#if FAMILY == 4
+#define ADDR_WORDS 1
+#define ETH_P_FAMILY ETH_P_IP
+#define IPPROTO_ERRORS IPPROTO_ICMP
+typedef struct iphdr ip_header;
+#elif FAMILY == 6
+#define ADDR_WORDS 4
+#define ETH_P_FAMILY ETH_P_IPV6
+#define IPPROTO_ERRORS IPPROTO_ICMPV6
+typedef struct ipv6hdr ip_header;
+#else
+#error "FAMILY is 4 or 6"
+#endif
+
+/* In network order; what the header's saddr and daddr hold. */
+struct addr {
+	__be32 word[ADDR_WORDS];
+};
+
+static __always_inline struct addr *source_of(ip_header *ip)
+{
+	return (struct addr *)&ip->saddr;
+}
+
+static __always_inline struct addr *destination_of(ip_header *ip)
+{
+	return (struct addr *)&ip->daddr;
+}
+
+static __always_inline int addr_equal(const struct addr *a, const struct addr *b)
+{
+#if FAMILY == 4
+	return a->word[0] == b->word[0];
+#else
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+#endif
+}
+
+/* This hop's address towards the client. */
+static __always_inline struct addr hop_addr(void)
+{
+#if FAMILY == 4
+	return (struct addr){ { HOP_IP_0 } };
+#else
+	return (struct addr){ { HOP_IP_0, HOP_IP_1, HOP_IP_2, HOP_IP_3 } };
+#endif
+}
+
+static __always_inline int addr_is_hop(const struct addr *a)
+{
+	const struct addr hop = hop_addr();
+
+	return addr_equal(a, &hop);
+}
+
+/* TTL or hop limit. */
+static __always_inline __u8 *ttl_of(ip_header *ip)
+{
+#if FAMILY == 4
+	return &ip->ttl;
+#else
+	return &ip->hop_limit;
+#endif
+}
+
+#endif

@@ -1,0 +1,647 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forwarder of docs/forwarder.md in Python: what must become of every frame, octet by octet."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+PASS, DROP, TX, REDIRECT = 2, 1, 3, 4
+TCP, UDP = 6, 17
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+REPLIED, FIN_CLIENT, FIN_SERVER, RESET = 1, 2, 4, 8
+TRIES, STRIDE = 32, 7919
+
+Outcome = tuple[int, bytes, dict[str, int]]  # verdict, frame, what was counted
+
+
+class Undetermined(Exception):
+    """What came out does not show which port was taken, and nothing else says so."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a packet goes: out by `link` with its address `own`; `mac` is None while unresolved."""
+
+    link: str
+    own: bytes
+    mac: bytes | None
+    mtu: int
+
+
+Kernel = Callable[[bytes], Route | None]  # the way to an address, None without a route
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the program is compiled for."""
+
+    family: int
+    hop: bytes
+    hop_port: int
+    port_min: int
+    port_max: int
+    fresh: bool = False
+    vlan: int = 0
+    egress_vlan: int = 0
+    two_nics: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many places the range has."""
+        return self.port_max - self.port_min + 1
+
+    def tag(self, link: str) -> int:
+        """The tag of a NIC's network, 0 for none."""
+        return self.vlan if link == "data" else self.egress_vlan
+
+
+class _Layout(NamedTuple):
+    """Where a family's fixed header has what; the addresses are next to each other."""
+
+    ethertype: int
+    header: int
+    source: int
+    destination: int
+    addresses_end: int
+    ttl: int
+    icmp: int
+    errors: frozenset[int]
+    quote: int  # octets of a packet that is too big
+    too_big: tuple[int, int]
+
+
+_LAYOUTS = {
+    4: _Layout(0x0800, 20, 12, 16, 20, 8, 1, frozenset({3, 11, 12}), 68, (3, 4)),
+    6: _Layout(0x86DD, 40, 8, 24, 40, 7, 58, frozenset({1, 2, 3, 4}), 128, (2, 0)),
+}
+_NEEDED = {TCP: 20, UDP: 8}  # octets of a header
+_CHECKSUM_AT = {TCP: 16, UDP: 6}
+_WORDS = {size: struct.Struct(f"!{size // 2}H") for size in (2, 4, 8, 32)}
+_word = struct.Struct("!H")
+_ports = struct.Struct("!HH")
+
+
+def fold(total: int) -> int:
+    """The ones'-complement sum of 16-bit words, from their plain sum: 0 only if all of them are."""
+    return (total - 1) % 0xFFFF + 1 if total else 0
+
+
+def checksum(*parts: bytes) -> int:
+    """The Internet checksum of octets, each part but the last of even length."""
+    total = 0
+    for part in parts:
+        # 2^16 is 1 modulo 2^16 - 1, so the number itself will do for the sum of its words.
+        total += int.from_bytes(part if len(part) % 2 == 0 else bytes(part) + b"\0", "big")
+    return ~fold(total) & 0xFFFF
+
+
+def pseudo_header(addresses: bytes, length: int, protocol: int) -> bytes:
+    """What TCP, UDP and ICMPv6 checksum besides themselves; `addresses` is source, destination."""
+    return addresses + struct.pack("!II", length, protocol)
+
+
+def _put(buffer: bytearray, at: int, new: bytes) -> int:
+    """Write whole words; return the sum of ~m + m' over them (RFC 1624)."""
+    words = _WORDS[len(new)]
+    old: int = sum(words.unpack_from(buffer, at))
+    buffer[at : at + len(new)] = new
+    now: int = sum(words.unpack(new))
+    return 0xFFFF * (len(new) // 2) - old + now
+
+
+def _follow(buffer: bytearray, at: int, difference: int, *, udp: bool = False) -> int:
+    """Let a checksum follow: HC' = ~(~HC + ~m + m'); return its own ~m + m'."""
+    (old,) = _word.unpack_from(buffer, at)
+    if udp and old == 0:
+        return 0
+    new = ~fold((~old & 0xFFFF) + difference) & 0xFFFF
+    if udp and new == 0:
+        new = 0xFFFF
+    return _put(buffer, at, _word.pack(new))
+
+
+class Ends(NamedTuple):
+    """Source and destination of a packet."""
+
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+
+    def reversed(self) -> Ends:
+        """Those of an answer."""
+        return Ends(self.destination, self.destination_port, self.source, self.source_port)
+
+
+@dataclass(slots=True)
+class _Packet:
+    frame: bytes
+    link: str
+    l3: int
+    l4: int
+    end: int  # of the IP packet
+    protocol: int
+    source: bytes
+    destination: bytes
+    ttl: int
+
+
+@dataclass(slots=True)
+class Way:
+    """What a flow knows of one of its sides; `missed`: the latest lookup found no neighbour."""
+
+    link: str
+    own: bytes
+    mac: bytes | None
+    mtu: int
+    missed: bool
+
+
+@dataclass(slots=True)
+class Flow:
+    """(protocol, client) ↔ (protocol, port)."""
+
+    protocol: int
+    client: bytes
+    client_port: int
+    port: int
+    next: bytes
+    next_port: int
+    out: bytes
+    to_next: Way
+    to_client: Way
+    used: int
+    looked: int
+    state: int = 0
+    orphan: bool = False  # it has no client any more, only the port
+
+    @property
+    def closed(self) -> bool:
+        """With RST, or with both FINs."""
+        return bool(self.state & RESET) or self.state & 6 == 6
+
+    def lifetime(self) -> int:
+        """How many seconds it may be idle."""
+        if self.protocol == UDP:
+            return 180 if self.state & REPLIED else 30
+        if self.closed:
+            return 65
+        if not self.state & REPLIED:
+            return 60
+        return 240 if self.state & (FIN_CLIENT | FIN_SERVER) else 7440
+
+    def onward(self, config: Config) -> tuple[Ends, Ends]:
+        """The ends of its packets from the client: as they come, as they leave."""
+        return (
+            Ends(self.client, self.client_port, config.hop, config.hop_port),
+            Ends(self.out, self.port, self.next, self.next_port),
+        )
+
+
+@dataclass
+class Model:
+    """One hop: its settings, its flows and the clock, which stands still unless told.
+
+    Where the specification leaves a port to chance, the model takes what the program did, `seen`,
+    if that is legal: a first choice that explains the port by the collisions that were counted.
+    Homes that were learnt so are in `spreads`, which may be shared: they outlast a reload.
+    """
+
+    config: Config
+    kernel: Kernel
+    spreads: dict[bytes, int] = field(default_factory=dict)
+    chance: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.now = 0
+        self.next: tuple[bytes, int, bytes] | None = None
+        self.flows: dict[tuple[int, int], Flow] = {}  # by protocol and port
+        self.by_client: dict[tuple[int, bytes, int], Flow] = {}
+        self.guessed = False  # a port was chosen here that the program may have chosen otherwise
+        self._layout = _LAYOUTS[self.config.family]
+        self._counts: dict[str, int] = {}
+        self._seen: Outcome | None = None
+
+    def set_next(self, address: bytes, port: int, out: bytes) -> None:
+        """Change the settings; port 0 is no next hop."""
+        self.next = (address, port, out) if port else None
+
+    def age(self, seconds: int) -> None:
+        """Let every flow be idle for longer."""
+        self.now += seconds
+
+    def expired(self, flow: Flow) -> bool:
+        """Whether a flow has lost the right to its port."""
+        return self.now - flow.used > flow.lifetime()
+
+    def edges(self) -> Iterable[int]:
+        """The moments at which some flow is about to expire: the tick decides there, not we."""
+        return (flow.used + flow.lifetime() for flow in self.flows.values())
+
+    def run(self, frame: bytes, link: str = "data", seen: Outcome | None = None) -> Outcome:
+        """Say what becomes of a frame."""
+        self._counts, self._seen = {}, seen
+        verdict, out = self._run(frame, link)
+        return verdict, out, self._counts
+
+    def _count(self, name: str, by: int = 1) -> None:
+        self._counts[name] = self._counts.get(name, 0) + by
+
+    def _pass(self, frame: bytes, counter: str) -> tuple[int, bytes]:
+        self._count(counter)
+        return PASS, frame
+
+    def _run(self, frame: bytes, link: str) -> tuple[int, bytes]:
+        packet = self._parse(frame, link)
+        if isinstance(packet, str):
+            return self._pass(frame, packet)
+        if packet.protocol == self._layout.icmp:
+            return self._error(packet)
+        source_port, destination_port = _ports.unpack_from(frame, packet.l4)
+        if (packet.destination, destination_port) == (self.config.hop, self.config.hop_port):
+            return self._from_client(packet, source_port)
+        return self._from_next(packet, source_port, destination_port)
+
+    # Which packets are looked at
+
+    def _parse(self, frame: bytes, link: str) -> _Packet | str:
+        due = self.config.tag(link)
+        l3 = 18 if due else 14
+        if len(frame) < l3:
+            return "passed_truncated"
+        (ethertype,) = _word.unpack_from(frame, 12)
+        if due:
+            (identifier,) = _word.unpack_from(frame, 14)
+            tags = {self.config.vlan, self.config.egress_vlan} - {0}
+            if ethertype != 0x8100 or identifier & 0xFFF not in tags:
+                return "passed_vlan"
+            (ethertype,) = _word.unpack_from(frame, 16)
+        elif ethertype in (0x8100, 0x88A8):
+            return "passed_vlan"
+        if frame[0] & 1:
+            return "passed_not_unicast"
+        if ethertype != self._layout.ethertype:
+            return "passed_other_protocol"
+        return self._parse_ip(frame, link, l3)
+
+    def _parse_ip(self, frame: bytes, link: str, l3: int) -> _Packet | str:
+        layout = self._layout
+        held = len(frame) - l3
+        if held < layout.header:
+            return "passed_truncated"
+        if frame[l3] >> 4 != self.config.family:
+            return "passed_other_protocol"
+        (length,) = _word.unpack_from(frame, l3 + (2 if self.config.family == 4 else 4))
+        if self.config.family == 4:
+            header, protocol = (frame[l3] & 15) * 4, frame[l3 + 9]
+            (fragment,) = _word.unpack_from(frame, l3 + 6)
+            if header < 20 or not header <= length <= held:
+                return "passed_truncated"
+            if fragment & 0x3FFF:
+                return "passed_fragment"
+        else:
+            header, protocol, length = 40, frame[l3 + 6], length + 40
+            if length > held:
+                return "passed_truncated"
+            if protocol == 44:
+                return "passed_fragment"
+        if protocol not in (TCP, UDP, layout.icmp):
+            return "passed_other_protocol"
+        if length < header + _NEEDED.get(protocol, 8):
+            return "passed_truncated"
+        if protocol == layout.icmp and frame[l3 + header] not in layout.errors:
+            return "passed_other_protocol"
+        return _Packet(
+            frame,
+            link,
+            l3,
+            l3 + header,
+            l3 + length,
+            protocol,
+            frame[l3 + layout.source : l3 + layout.destination],
+            frame[l3 + layout.destination : l3 + layout.addresses_end],
+            frame[l3 + layout.ttl],
+        )
+
+    # Flows
+
+    def _from_client(self, packet: _Packet, port: int) -> tuple[int, bytes]:
+        if port == 0:
+            return self._pass(packet.frame, "passed_not_ours")
+        flow = self.by_client.get((packet.protocol, packet.source, port))
+        opening = packet.protocol == UDP
+        if packet.protocol == TCP:
+            opening = packet.frame[packet.l4 + 13] & (SYN | ACK | RST | FIN) == SYN
+            if flow is None and not opening:
+                return self._pass(packet.frame, "passed_no_flow")
+        if packet.ttl <= 1:
+            return self._pass(packet.frame, "passed_ttl")
+        if opening and (flow is None or self._over(flow) or self._outdated(flow)):
+            opened = self._open(packet, port, flow)
+            if isinstance(opened, str):
+                self._count(opened)
+                return DROP, packet.frame
+            flow = opened
+        assert flow is not None
+        return self._carry(flow, packet, to_client=False)
+
+    def _from_next(self, packet: _Packet, source_port: int, port: int) -> tuple[int, bytes]:
+        flow = self.flows.get((packet.protocol, port))
+        ends = Ends(packet.source, source_port, packet.destination, port)
+        if flow is None or flow.orphan or ends != flow.onward(self.config)[1].reversed():
+            return self._pass(packet.frame, "passed_not_ours")
+        if packet.ttl <= 1:
+            return self._pass(packet.frame, "passed_ttl")
+        return self._carry(flow, packet, to_client=True)
+
+    def _over(self, flow: Flow) -> bool:
+        """Whether a SYN begins the flow anew. UDP flows go on, expired or not."""
+        return flow.protocol == TCP and (flow.closed or self.expired(flow))
+
+    def _outdated(self, flow: Flow) -> bool:
+        return self.next != (flow.next, flow.next_port, flow.out)
+
+    # Opening, ports
+
+    def _way(self, address: bytes) -> Way | None:
+        route = self.kernel(address)
+        if route is None or (route.link == "egress" and not self.config.two_nics):
+            return None
+        return Way(route.link, route.own, route.mac, route.mtu, route.mac is None)
+
+    def _open(self, packet: _Packet, client_port: int, old: Flow | None) -> Flow | str:
+        """Begin a flow; or return the counter that says why not."""
+        if self.next is None:
+            return "dropped_not_ready"
+        to_next, to_client = self._way(self.next[0]), self._way(packet.source)
+        if to_next is None or to_client is None:
+            return "dropped_no_route"
+        if to_client.mac is None:
+            to_client.mac, to_client.missed = packet.frame[6:12], False
+        port = self._port(packet, client_port, old)
+        if port is None:
+            return "dropped_no_port"
+        if old is not None:
+            self._count("flows_reopened")
+            old.orphan = port != old.port
+        before = self.flows.get((packet.protocol, port))
+        if before is not None and before is not old:
+            if not before.closed:
+                self._count("flows_evicted")
+            if not before.orphan:
+                del self.by_client[before.protocol, before.client, before.client_port]
+        self._count("flows_opened")
+        self._count("port_kept" if port == client_port else "port_other")
+        flow = Flow(
+            packet.protocol,
+            packet.source,
+            client_port,
+            port,
+            *self.next,
+            to_next,
+            to_client,
+            self.now,
+            self.now,
+        )
+        self.flows[packet.protocol, port] = flow
+        self.by_client[packet.protocol, packet.source, client_port] = flow
+        return flow
+
+    def _port(self, packet: _Packet, client_port: int, old: Flow | None) -> int | None:
+        """Choose the port of a flow, counting collisions; None if there is none."""
+        if old is not None and not (self.config.fresh and self._over(old)):
+            return old.port
+        place = self._first_choice(packet, client_port, old)
+        for _ in range(TRIES):
+            port = self.config.port_min + place
+            if self._free(packet.protocol, place, old):
+                return port
+            self._count("port_collisions")
+            place = (place + STRIDE) % self.config.count
+        return None
+
+    def _free(self, protocol: int, place: int, old: Flow | None) -> bool:
+        port = self.config.port_min + place
+        flow = self.flows.get((protocol, port))
+        if port == self.config.hop_port or (old is not None and flow is old):
+            return False
+        return flow is None or self.expired(flow)
+
+    def _first_choice(self, packet: _Packet, client_port: int, old: Flow | None) -> int:
+        """The place of the port that is tried first."""
+        config = self.config
+        if config.port_min <= client_port <= config.port_max:
+            return client_port - config.port_min
+        if not config.fresh and packet.source in self.spreads:
+            return (client_port + self.spreads[packet.source]) % config.count
+        if self._seen is None:
+            self.guessed = True
+            first = self.chance.randrange(config.count)
+        else:
+            first = self._explained(packet, old)
+        if not config.fresh and (self._seen is None or "flows_opened" in self._seen[2]):
+            self.spreads[packet.source] = (first - client_port) % config.count
+        return first
+
+    def _explained(self, packet: _Packet, old: Flow | None) -> int:
+        """The first choice that makes what was seen legal, if there is one."""
+        assert self._seen is not None
+        _, out, counts = self._seen
+        if "flows_opened" in counts:
+            if "replied_too_big" in counts:
+                raise Undetermined
+            # A tag may have come or gone; what follows it has not moved against the end.
+            at = max(0, packet.l4 + len(out) - len(packet.frame))
+            port = int.from_bytes(out[at : at + 2], "big")
+            steps = counts.get("port_collisions", 0)
+            return (port - self.config.port_min - steps * STRIDE) % self.config.count
+        # It found none. Where there is a first choice from which none is free, it was that one.
+        taken = [port - self.config.port_min for _, port in self.flows]
+        for first in (*taken, self.config.hop_port - self.config.port_min):
+            if 0 <= first < self.config.count and not any(
+                self._free(packet.protocol, (first + i * STRIDE) % self.config.count, old)
+                for i in range(TRIES)
+            ):
+                return first
+        return self.chance.randrange(self.config.count)
+
+    # Carrying
+
+    def _reachable(self, flow: Flow, way: Way) -> bool:
+        """Look both sides up when it is time; say whether XDP can send by `way`."""
+        # An age is at least two seconds and a run far shorter than one.
+        if way.mac is not None and self.now - flow.looked < 2:
+            return True
+        flow.looked = self.now
+        for side, address in ((flow.to_next, flow.next), (flow.to_client, flow.client)):
+            found = self._way(address)
+            side.missed = False
+            if found is not None:
+                side.link, side.own, side.mtu = found.link, found.own, found.mtu
+                side.missed = found.missed
+                side.mac = found.mac or side.mac
+        return not way.missed and way.mac is not None
+
+    def _carry(self, flow: Flow, packet: _Packet, *, to_client: bool) -> tuple[int, bytes]:
+        way = flow.to_client if to_client else flow.to_next
+        reachable = self._reachable(flow, way)
+        flow.used = self.now
+        too_big = packet.end - packet.l3 > way.mtu
+        if too_big and (self.config.family == 6 or packet.frame[packet.l3 + 6] & 0x40):
+            self._count("replied_too_big")
+            return TX, self._too_big(packet, way.mtu)
+        if not too_big:
+            self._track(flow, packet, to_client=to_client)
+        buffer = bytearray(packet.frame)
+        ends = flow.onward(self.config)
+        leaves = ends[0].reversed() if to_client else ends[1]
+        self._translate(buffer, packet.l3, packet.l4, packet.protocol, leaves)
+        if too_big:
+            return self._pass(bytes(buffer), "passed_too_big")
+        if not reachable:
+            return self._pass(bytes(buffer), "passed_unresolved")
+        name = "returned" if to_client else "forwarded"
+        self._count(f"{name}_packets")
+        self._count(f"{name}_bytes", len(packet.frame))
+        return self._send(buffer, packet, way)
+
+    def _track(self, flow: Flow, packet: _Packet, *, to_client: bool) -> None:
+        was_closed = flow.closed
+        if to_client:
+            flow.state |= REPLIED
+        if packet.protocol == TCP:
+            flags = packet.frame[packet.l4 + 13]
+            if flags & FIN:
+                flow.state |= FIN_SERVER if to_client else FIN_CLIENT
+            if flags & RST:
+                flow.state |= RESET
+            if flow.closed and not was_closed:
+                self._count("flows_closed")
+
+    def _translate(
+        self,
+        buffer: bytearray,
+        l3: int,
+        l4: int,
+        protocol: int,
+        ends: Ends,
+        *,
+        has_checksum: bool = True,
+    ) -> int:
+        """Rewrite addresses, ports and checksums; return the sum of ~m + m' over all of it."""
+        both = _put(buffer, l3 + self._layout.source, ends.source + ends.destination)
+        total = both
+        if self.config.family == 4:
+            total += _follow(buffer, l3 + 10, both)
+        ports = _put(buffer, l4, _ports.pack(ends.source_port, ends.destination_port))
+        total += ports
+        if has_checksum:
+            at = l4 + _CHECKSUM_AT[protocol]
+            total += _follow(buffer, at, both + ports, udp=protocol == UDP)
+        return total
+
+    def _send(self, buffer: bytearray, packet: _Packet, way: Way) -> tuple[int, bytes]:
+        """Lower the TTL and address the frame to the neighbour."""
+        assert way.mac is not None
+        l3 = packet.l3
+        if self.config.family == 4:
+            word = bytes((packet.ttl - 1, buffer[l3 + 9]))
+            _follow(buffer, l3 + 10, _put(buffer, l3 + 8, word))
+        else:
+            buffer[l3 + 7] -= 1
+        head = way.mac + way.own
+        tag = self.config.tag(way.link)
+        if tag:
+            priority = buffer[14] << 8 & 0xF000 if l3 == 18 else 0
+            head += _ports.pack(0x8100, priority | tag)
+        out = head + bytes(buffer[l3 - 2 :])
+        return TX if way.link == packet.link else REDIRECT, out
+
+    def _too_big(self, packet: _Packet, mtu: int) -> bytes:
+        frame, l3, layout = packet.frame, packet.l3, self._layout
+        quote = frame[l3 : min(l3 + layout.quote, packet.end)]
+        head = frame[6:12] + frame[0:6] + frame[12:l3]
+        addresses = packet.destination + packet.source
+        kind, code = layout.too_big
+        if self.config.family == 4:
+            icmp = struct.pack("!BBHHH", kind, code, 0, 0, mtu) + quote
+            total = checksum(icmp)
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0x4000, 64, 1, 0) + addresses
+            ip = ip[:10] + _word.pack(checksum(ip)) + ip[12:]
+        else:
+            icmp = struct.pack("!BBHI", kind, code, 0, mtu) + quote
+            total = checksum(pseudo_header(addresses, len(icmp), 58), icmp)
+            ip = struct.pack("!IHBB", 6 << 28, len(icmp), 58, 64) + addresses
+        return head + ip + icmp[:2] + _word.pack(total) + icmp[4:]
+
+    # ICMP errors
+
+    def _error(self, packet: _Packet) -> tuple[int, bytes]:
+        found = self._quoted_flow(packet)
+        if found is None:
+            return self._pass(packet.frame, "passed_not_ours")
+        if packet.ttl <= 1:
+            return self._pass(packet.frame, "passed_ttl")
+        flow, l4, to_client = found
+        client, server = flow.onward(self.config)
+        way = flow.to_client if to_client else flow.to_next
+        reachable = self._reachable(flow, way)
+        buffer, l3 = bytearray(packet.frame), packet.l4 + 8
+        protocol = flow.protocol
+        total = self._translate(
+            buffer,
+            l3,
+            l4,
+            protocol,
+            client if to_client else server.reversed(),
+            has_checksum=protocol == UDP or packet.end - l4 >= 20,
+        )
+        outer = client.reversed() if to_client else server
+        both = _put(buffer, packet.l3 + self._layout.source, outer.source + outer.destination)
+        if self.config.family == 4:
+            _follow(buffer, packet.l3 + 10, both)
+        else:
+            total += both
+        _follow(buffer, packet.l4 + 2, total)
+        if not reachable:
+            return self._pass(bytes(buffer), "passed_unresolved")
+        self._count("errors_returned" if to_client else "errors_forwarded")
+        return self._send(buffer, packet, way)
+
+    def _quoted_flow(self, packet: _Packet) -> tuple[Flow, int, bool] | None:
+        """The flow an error speaks of, where its ports are, and whether it is for the client."""
+        frame, layout, l3 = packet.frame, self._layout, packet.l4 + 8
+        if packet.end - l3 < layout.header or frame[l3] >> 4 != self.config.family:
+            return None
+        if self.config.family == 4:
+            header, protocol = (frame[l3] & 15) * 4, frame[l3 + 9]
+            (fragment,) = _word.unpack_from(frame, l3 + 6)
+            if header < 20 or fragment & 0x1FFF:
+                return None
+        else:
+            header, protocol = 40, frame[l3 + 6]
+        l4 = l3 + header
+        if protocol not in _NEEDED or packet.end - l4 < 8:
+            return None
+        source_port, destination_port = _ports.unpack_from(frame, l4)
+        quoted = Ends(
+            frame[l3 + layout.source : l3 + layout.destination],
+            source_port,
+            frame[l3 + layout.destination : l3 + layout.addresses_end],
+            destination_port,
+        )
+        if quoted[:2] == (self.config.hop, self.config.hop_port):
+            flow = self.by_client.get((protocol, quoted.destination, destination_port))
+            if flow is None or packet.destination != self.config.hop:
+                return None
+            return flow, l4, False
+        flow = self.flows.get((protocol, source_port))
+        if flow is None or flow.orphan or quoted != flow.onward(self.config)[1]:
+            return None
+        if packet.destination != flow.out:
+            return None
+        return flow, l4, True

@@ -1,0 +1,534 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversations for the forwarder to carry, and what damages them, drawn by hypothesis.
+
+What is drawn is a list of genes, sixteen octets each: hypothesis can drop some and lower others. A
+`Writer` turns them into steps with a model at hand, so that most packets belong to flows there are.
+Zero is always the plainest choice, and a gene of zeros is no step at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from tests.datapath.conftest import (
+    EGRESS_MAC,
+    HOP_MAC,
+    HOP_PORT,
+    MACS,
+    NETS,
+    NEXT_PORT,
+    PORT_MAX,
+    PORT_MIN,
+    Age,
+    Arrive,
+    Next,
+)
+from tests.datapath.model import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Config,
+    Ends,
+    Flow,
+    Kernel,
+    Model,
+    Route,
+    checksum,
+    fold,
+    pseudo_header,
+)
+
+Step = Arrive | Next | Age
+
+MTU, NARROW_MTU, EGRESS_MTU = 1500, 1300, 1400
+LONGEST = 1600  # octets of a frame
+PSH, URG, ECE = 8, 32, 64
+
+
+def packed(address: str) -> bytes:
+    """An address in octets."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def mac(text: str) -> bytes:
+    """An Ethernet address in octets."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+OWN = {"data": mac(HOP_MAC), "egress": mac(EGRESS_MAC)}
+
+
+def kernel(family: int) -> Kernel:
+    """What the lookups find in the namespace that the tests run in."""
+    net = NETS[family]
+    subnet = 3 if family == 4 else 8  # octets
+    routes: dict[bytes, Route | None] = {packed(net.nowhere): None}
+    for name in ("next", "other", "narrow", "client", "neighbour", "far"):
+        address = getattr(net, name)
+        mtu = NARROW_MTU if name == "narrow" else MTU
+        routes[packed(address)] = Route("data", OWN["data"], mac(MACS[address]), mtu)
+    routes[packed(net.silent)] = Route("data", OWN["data"], None, MTU)
+    behind = mac(MACS[net.behind])
+    routes[packed(net.behind)] = Route("egress", OWN["egress"], behind, EGRESS_MTU)
+    data, egress = packed(net.hop), packed(net.out)
+    routes[data] = routes[egress] = None  # local
+    links = {egress[:subnet]: ("egress", EGRESS_MTU), data[:subnet]: ("data", MTU)}
+
+    @functools.cache
+    def look(address: bytes) -> Route | None:
+        if address in routes:
+            return routes[address]
+        special = address[3] in (0, 255) if family == 4 else not any(address[8:])
+        if special or address[:subnet] not in links:
+            return None
+        link, mtu = links[address[:subnet]]
+        return Route(link, OWN[link], None, mtu)
+
+    return look
+
+
+@dataclass(frozen=True)
+class World:
+    """A configuration of the program, and what the kernel around it knows."""
+
+    family: int
+    changes: dict[str, int] = field(default_factory=dict)
+    spreads: dict[bytes, int] = field(default_factory=dict)  # learnt once, they hold for ever
+
+    def __str__(self) -> str:
+        words = (f"{name}={value}" for name, value in self.changes.items())
+        return " ".join((f"IPv{self.family}", *words))
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The same for the model."""
+        return Config(
+            self.family,
+            packed(NETS[self.family].hop),
+            HOP_PORT,
+            self.changes.get("PORT_MIN", PORT_MIN),
+            self.changes.get("PORT_MAX", PORT_MAX),
+            bool(self.changes.get("FRESH")),
+            self.changes.get("VLAN", 0),
+            self.changes.get("EGRESS_VLAN", 0),
+            bool(self.changes.get("TWO_NICS")),
+        )
+
+    @functools.cached_property
+    def kernel(self) -> Kernel:
+        """The same for the model."""
+        return kernel(self.family)
+
+    def model(self) -> Model:
+        """A hop as `feed` begins with it."""
+        net = NETS[self.family]
+        model = Model(self.config, self.kernel, self.spreads, random.Random(0))
+        model.set_next(packed(net.next), NEXT_PORT, packed(net.hop))
+        return model
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Gene(NamedTuple):
+    """What decides about one step; each from 0 to 255."""
+
+    kind: int
+    who: int
+    port: int
+    flags: int
+    size: int
+    text: int
+    ttl: int
+    header: int
+    fragment: int
+    padding: int
+    tag: int
+    link: int
+    oddity: int
+    at: int
+    value: int
+    more: int
+
+
+class Drawn(NamedTuple):
+    """A sequence as hypothesis draws it."""
+
+    mixture: int
+    genes: list[bytes]
+
+
+def sequences() -> st.SearchStrategy[Drawn]:
+    """Sequences of up to 40 steps."""
+    gene = st.binary(min_size=len(Gene._fields), max_size=len(Gene._fields))
+    genes = st.lists(gene, min_size=30, max_size=40)
+    return st.builds(Drawn, st.integers(0, len(MIXTURES) - 1), genes)
+
+
+def table(**weights: int) -> tuple[str, ...]:
+    """A choice for each value of an octet; what is named first also takes what is left over."""
+    rest = [name for name, weight in list(weights.items())[1:] for _ in range(weight)]
+    first = next(iter(weights))
+    return (*[first] * (256 - len(rest)), *rest)
+
+
+MIXTURES = (
+    table(nothing=8, open=46, forward=60, back=70, error=36, stray=10, noise=3, age=12, next=8),
+    table(nothing=8, open=160, forward=20, back=30, error=6, stray=6, noise=1, age=16, next=6),
+    table(nothing=8, open=30, forward=30, back=30, error=130, stray=10, noise=2, age=8, next=4),
+)
+FLAGS = table(A=0, PA=50, S=24, FA=50, RA=14, R=6, F=5, SA=40, FPU=2, SF=2, SR=2, SEC=4, none=2)
+LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": 128}
+BITS = tuple(sum(LETTERS.get(letter, 0) for letter in name) for name in FLAGS)
+OPENING_BITS = tuple(
+    {"S": SYN, "SEC": SYN | ECE | 128, "SP": SYN | PSH, "SA": SYN | ACK}[name]
+    for name in table(S=0, SEC=10, SP=8, SA=3)
+)
+SIZES = (0, 0, 1, 2, 3, 8, 24, 100, 101, 512)
+TTLS = tuple(int(name[1:]) for name in table(t64=0, t255=20, t2=12, t1=5, t0=3, t128=20))
+TEXT = random.Random(1).randbytes(LONGEST + 256)
+ODDITIES = table(
+    none=0,
+    zero_checksum=6,
+    checksum_to_zero=8,
+    wrong_checksum=8,
+    ones_checksum=3,
+    flip=14,
+    set=8,
+    truncate=6,
+    length=5,
+    group=2,
+)
+ADDRESSES = table(client=0, neighbour=64, silent=34, far=44, behind=36, nowhere=4, hop=2, next=8)
+AGES = (2, 10, 29, 31, 59, 61, 64, 66, 100, 179, 181, 239, 241, 3600, 7439, 7441)
+
+
+class Writer:
+    """Turns genes into steps, following them with a model to know which flows there are."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.net, self.model = world, NETS[world.family], world.model()
+        self.config = world.config
+        low, high = self.config.port_min, self.config.port_max
+        middle = (low + high) // 2
+        self._ports = (low, high, 40000, middle, low + 1, 40001, 65535, 40002)
+        self._rare_ports = (0, HOP_PORT, low - 1, high + 1, 1, NEXT_PORT)
+        self._addresses = {name: packed(getattr(self.net, name)) for name in set(ADDRESSES)}
+
+    def steps(self, drawn: Drawn) -> list[Step]:
+        """The steps of a sequence; without `nothing`, they may be none."""
+        steps: list[Step] = []
+        for octets in drawn.genes:
+            gene = Gene(*octets)
+            step = self._step(MIXTURES[drawn.mixture][gene.kind], gene)
+            if step is not None:
+                steps.append(step)
+        return steps
+
+    def _step(self, kind: str, gene: Gene) -> Step | None:
+        if kind == "nothing":
+            return None
+        if kind == "age":
+            return self._age(AGES[gene.who % len(AGES)])
+        if kind == "next":
+            return self._next(gene)
+        flows = list(self.model.flows.values())
+        if kind in ("forward", "back", "error") and not flows:
+            kind = "open"
+        flow = flows[gene.who % len(flows)] if flows else None
+        if kind == "open":
+            frame, link = self._open(gene)
+        elif kind == "noise":
+            frame, link = TEXT[gene.at : gene.at + 14 + gene.size], "data"
+        elif kind == "stray" or flow is None:
+            frame, link = self._stray(gene)
+        elif kind == "error":
+            frame, link = self._error(gene, flow)
+        else:
+            frame, link = self._of_flow(gene, flow, back=kind == "back")
+        if gene.link > 250:
+            link = "data" if link == "egress" else "egress"
+        if not self.config.two_nics:
+            link = "data"
+        self.model.run(frame, link)
+        return Arrive(frame, link)
+
+    def _age(self, seconds: int) -> Age:
+        edges = set(self.model.edges())
+        while self.model.now + seconds in edges:
+            seconds += 1
+        self.model.age(seconds)
+        return Age(seconds)
+
+    def _next(self, gene: Gene) -> Next:
+        net = self.net
+        choices = (
+            Next(net.next, NEXT_PORT),
+            Next(net.other, NEXT_PORT),
+            Next(net.next, NEXT_PORT + 1),
+            Next(net.narrow, NEXT_PORT),
+            Next(net.silent, NEXT_PORT),
+            Next(net.behind, NEXT_PORT, net.out),
+            Next(net.behind, NEXT_PORT),
+            Next(net.next, NEXT_PORT, net.out),
+            Next(net.nowhere, NEXT_PORT),
+            Next(net.next, 0),
+            Next(net.hop, NEXT_PORT),
+            Next(net.neighbour, NEXT_PORT),
+        )
+        step = choices[gene.who % len(choices)]
+        self.follow(step)
+        return step
+
+    def follow(self, step: Next) -> None:
+        """Tell the model of new settings."""
+        set_next(self.model, self.world, step)
+
+    def _mac(self, address: bytes) -> bytes:
+        route = self.world.kernel(address)
+        return (route and route.mac) or b"\x02\x00\x00\x00\x00" + address[-1:]
+
+    def _link(self, address: bytes) -> str:
+        route = self.world.kernel(address)
+        return route.link if route and self.config.two_nics else "data"
+
+    def _open(self, gene: Gene) -> tuple[bytes, str]:
+        name = ADDRESSES[gene.who]
+        if name == "behind" and not self.config.two_nics and gene.value < 240:
+            name = "client"
+        rare = gene.port > 240
+        ports = self._rare_ports if rare else self._ports
+        ends = Ends(
+            self._addresses[name],
+            ports[gene.port % len(ports)],
+            self.config.hop,
+            self.config.hop_port,
+        )
+        protocol = TCP if gene.more < 170 else UDP
+        return self._packet(gene, protocol, ends, OPENING_BITS[gene.flags])
+
+    def _of_flow(self, gene: Gene, flow: Flow, *, back: bool) -> tuple[bytes, str]:
+        client, server = flow.onward(self.config)
+        ends = server.reversed() if back else client
+        leaves = client.reversed() if back else server
+        if gene.more > 250:
+            ends = ends._replace(source_port=ends.source_port ^ 1)
+        elif gene.more > 245:
+            ends = ends._replace(source=self._addresses["neighbour"])
+        elif gene.more > 240 and back:
+            ends = ends._replace(destination=packed(self.net.out))
+        return self._packet(gene, flow.protocol, ends, BITS[gene.flags], leaves)
+
+    def _stray(self, gene: Gene) -> tuple[bytes, str]:
+        """Of no flow, or not at all for the hop."""
+        address, hop = self._addresses[ADDRESSES[gene.who]], self.config.hop
+        port = self.config.port_min + gene.port % min(self.config.count, 8)
+        choices = (
+            (TCP, Ends(address, 40003, hop, self.config.hop_port)),
+            (TCP, Ends(self._addresses["next"], NEXT_PORT, hop, port)),
+            (UDP, Ends(self._addresses["next"], NEXT_PORT, hop, port)),
+            (TCP, Ends(self._addresses["next"], NEXT_PORT, packed(self.net.out), HOP_PORT)),
+            (TCP, Ends(address, 40004, hop, 22)),
+            (UDP, Ends(address, 53, self._addresses["neighbour"], HOP_PORT)),
+            (132, Ends(address, 40003, hop, self.config.hop_port)),
+        )
+        protocol, ends = choices[gene.more % len(choices)]
+        return self._packet(gene, protocol, ends, BITS[gene.flags])
+
+    def _packet(
+        self, gene: Gene, protocol: int, ends: Ends, bits: int, leaves: Ends | None = None
+    ) -> tuple[bytes, str]:
+        """A frame with a packet; `leaves` are the ends that the hop is to give it."""
+        options = OPTIONS[gene.header % 4] if gene.header > 200 and protocol == TCP else b""
+        length = len(options) + (8 if protocol == UDP else 20)
+        length += self._ip_header_size(gene)
+        body = TEXT[gene.text : gene.text + self._size(gene, length)]
+        upper = segment(protocol, ends, bits, gene.text, options + body)
+        oddity = ODDITIES[gene.oddity]
+        at = {TCP: 16, UDP: 6}.get(protocol)
+        if at is not None:
+            forced = {"zero_checksum": 0, "wrong_checksum": 0x1234, "ones_checksum": 0xFFFF}
+            value = forced.get(oddity, 0 if protocol == UDP and gene.text > 240 else None)
+            if oddity == "checksum_to_zero" and leaves is not None:
+                value = to_zero(ends, leaves)
+            if value is None:
+                value = transport_checksum(protocol, ends, upper)
+            upper = upper[:at] + value.to_bytes(2, "big") + upper[at + 2 :]
+        return self._frame(gene, protocol, ends, upper), self._link(ends.source)
+
+    def _size(self, gene: Gene, headers: int) -> int:
+        """How much text: mostly little, at times around what an MTU leaves room for."""
+        if gene.size < 190:
+            return SIZES[gene.size % len(SIZES)]
+        mtu = (MTU, NARROW_MTU, EGRESS_MTU)[gene.size % 3]
+        return max(0, min(mtu + (0, 1, -1, 40, 2)[gene.size % 5], LONGEST - 18) - headers)
+
+    def _ip_header_size(self, gene: Gene) -> int:
+        if self.config.family == 6:
+            return 40
+        return 20 + len(self._ip_options(gene))
+
+    def _ip_options(self, gene: Gene) -> bytes:
+        return b"\x01" * (4, 40, 8, 20)[gene.more % 4] if 150 < gene.header <= 170 else b""
+
+    def _frame(self, gene: Gene, protocol: int, ends: Ends, upper: bytes) -> bytes:
+        """Put IP and Ethernet before it, and do the damage."""
+        ttl = TTLS[gene.ttl]
+        if self.config.family == 4:
+            fragment = 0x4000 if gene.fragment % 2 else 0
+            if gene.fragment > 250:
+                fragment = (0x2000, 0x00B9, 0x20B9, 0x8000, 0x1000)[gene.fragment - 251]
+            options = self._ip_options(gene)
+            packet = ip4(gene, protocol, ends, fragment, ttl, options) + upper
+            packet = packet[:2] + len(packet).to_bytes(2, "big") + packet[4:]
+            total = checksum(packet[: 20 + len(options)])
+            packet = packet[:10] + total.to_bytes(2, "big") + packet[12:]
+            ethertype = 0x0800
+        else:
+            if gene.fragment > 250:
+                upper = bytes((protocol, 0, 0, gene.value, 0, 0, 0, 1)) + upper
+                protocol = (44, 0, 60, 43, 51)[gene.fragment - 251]
+            label = gene.header << 20 | gene.text << 8 | gene.more
+            packet = struct.pack("!IHBB", 6 << 28 | label, len(upper), protocol, ttl)
+            packet += ends.source + ends.destination + upper
+            ethertype = 0x86DD
+        if gene.padding > 200:
+            packet += bytes(gene.padding - 200) if gene.padding % 2 else TEXT[: gene.padding - 200]
+        head = OWN[self._link(ends.source)] + self._mac(ends.source) + self._tag(gene, ends)
+        return damaged(gene, head + ethertype.to_bytes(2, "big") + packet)
+
+    def _tag(self, gene: Gene, ends: Ends) -> bytes:
+        due = self.config.tag(self._link(ends.source))
+        if gene.tag > 248:
+            kind = (0x8100, 0x88A8)[gene.tag % 2]
+            identifier = (due, 0, 9, self.config.vlan, self.config.egress_vlan)[gene.tag % 5]
+            return struct.pack("!HH", kind, identifier) if gene.tag > 249 else b""
+        return struct.pack("!HH", 0x8100, (gene.tag & 0xF0) << 8 | due) if due else b""
+
+    def _error(self, gene: Gene, flow: Flow) -> tuple[bytes, str]:
+        """An ICMP error about a packet that the hop sent for a flow."""
+        family = self.config.family
+        client, server = flow.onward(self.config)
+        quoted = (server, client.reversed())[gene.port % 2]
+        if gene.port > 250:
+            quoted = quoted._replace(destination_port=quoted.destination_port ^ 1)
+        elif gene.port > 245:
+            quoted = quoted._replace(destination=self._addresses["neighbour"])
+        elif gene.port > 240:
+            quoted = quoted._replace(source=packed(self.net.out))
+        upper = segment(flow.protocol, quoted, BITS[gene.flags], gene.text, TEXT[: gene.more])
+        at = {TCP: 16, UDP: 6}[flow.protocol]
+        value = transport_checksum(flow.protocol, quoted, upper) if gene.text < 225 else 0
+        if gene.text > 240:
+            back = client if gene.port % 2 == 0 else server.reversed()
+            value = to_zero(quoted, back)
+        upper = upper[:at] + value.to_bytes(2, "big") + upper[at + 2 :]
+        quote = self._quote(gene, flow.protocol, quoted, upper)
+        errors = (3, 3, 11, 12, 3, 8, 5) if family == 4 else (1, 2, 3, 4, 1, 128, 137)
+        kind = errors[gene.value % 7] if gene.value > 200 else errors[gene.value % 4]
+        sender = self._addresses[ADDRESSES[gene.who]] if gene.who > 128 else quoted.destination
+        ends = Ends(sender, 0, quoted.source, 0)
+        if gene.at > 250:
+            ends = ends._replace(destination=packed(self.net.out))
+        icmp = struct.pack("!BBHI", kind, gene.at % 16, 0, gene.value) + quote
+        protocol = 1 if family == 4 else 58
+        pseudo = pseudo_header(ends.source + ends.destination, len(icmp), 58)
+        total = checksum(icmp) if family == 4 else checksum(pseudo, icmp)
+        forced = {"zero_checksum": 0, "wrong_checksum": 0x1234, "ones_checksum": 0xFFFF}
+        total = forced.get(ODDITIES[gene.oddity], total)
+        icmp = icmp[:2] + total.to_bytes(2, "big") + icmp[4:]
+        return self._frame(gene, protocol, ends, icmp), self._link(ends.source)
+
+    def _quote(self, gene: Gene, protocol: int, quoted: Ends, upper: bytes) -> bytes:
+        odd = gene.size if gene.size > 225 else 0
+        if self.config.family == 4:
+            fragment = {251: 0x2000, 252: 0x2001, 253: 1}.get(odd, 0x4000)
+            options = b"\x01" * 8 if odd in range(226, 240) else b""
+            header = ip4(gene, {250: 132, 249: 1}.get(odd, protocol), quoted, fragment, 1, options)
+            header = header[:2] + (len(header) + len(upper)).to_bytes(2, "big") + header[4:]
+            header = header[:10] + checksum(header).to_bytes(2, "big") + header[12:]
+        else:
+            protocol = {250: 132, 249: 0, 251: 44}.get(odd, protocol)
+            header = struct.pack("!IHBB", 6 << 28, len(upper), protocol, 1)
+            header += quoted.source + quoted.destination
+        if odd == 255:
+            header = bytes((header[0] ^ 0x10,)) + header[1:]
+        elif odd == 254:
+            header = bytes((header[0] & 0xF4,)) + header[1:]
+        room = (len(upper), 8, 20, 28, 19, 16, 18, 12, 7, 21)[gene.size % 10]
+        return header + upper[:room]
+
+
+OPTIONS = (b"", b"\x01\x01\x01\x01", TEXT[:12], TEXT[:40])
+
+
+def set_next(model: Model, world: World, step: Next) -> None:
+    """Give a model the settings that a step gives the program."""
+    own = NETS[world.family].hop
+    out = step.out if isinstance(step.out, str) and step.out[:1] in "0123456789abcdef" else own
+    model.set_next(packed(step.address), step.port, packed(out))
+
+
+def ip4(gene: Gene, protocol: int, ends: Ends, fragment: int, ttl: int, options: bytes) -> bytes:
+    """An IPv4 header without its length and checksum."""
+    first = 0x45 + len(options) // 4
+    head = struct.pack("!BBHHHBBH", first, gene.header, 0, gene.text, fragment, ttl, protocol, 0)
+    return head + ends.source + ends.destination + options
+
+
+def segment(protocol: int, ends: Ends, bits: int, number: int, rest: bytes) -> bytes:
+    """TCP, or UDP with a checksum of 0; `rest` may begin with TCP options."""
+    ports = struct.pack("!HH", ends.source_port, ends.destination_port)
+    if protocol == UDP:
+        return ports + struct.pack("!HH", 8 + len(rest), 0) + rest
+    return ports + struct.pack("!IIBBHHH", number << 16, 1, 0x50, bits, 65535, 0, 0) + rest
+
+
+def transport_checksum(protocol: int, ends: Ends, upper: bytes) -> int:
+    """The checksum of a segment in which it is still 0."""
+    total = checksum(pseudo_header(ends.source + ends.destination, len(upper), protocol), upper)
+    return 0xFFFF if protocol == UDP and total == 0 else total
+
+
+def _sum(ends: Ends) -> int:
+    addresses = int.from_bytes(ends.source + ends.destination, "big")
+    return addresses + ends.source_port + ends.destination_port
+
+
+def to_zero(comes: Ends, leaves: Ends) -> int:
+    """A checksum, right or wrong, that becomes 0 when the ends are rewritten."""
+    return fold((_sum(leaves) - _sum(comes)) % 0xFFFF) or 0xFFFF
+
+
+def damaged(gene: Gene, frame: bytes) -> bytes:
+    """Change octets, cut or lengthen."""
+    oddity = ODDITIES[gene.oddity]
+    if oddity == "group":
+        return b"\x01\x00\x5e\x00\x00\x01" + frame[6:]
+    if oddity in ("flip", "set"):
+        # Mostly in the headers.
+        at = (gene.at if gene.at < 128 else gene.at - 128) % len(frame)
+        if gene.more > 240:
+            at = (gene.at << 3 | gene.value & 7) % len(frame)
+        value = frame[at] ^ 1 << gene.value % 8 if oddity == "flip" else gene.value
+        return frame[:at] + bytes((value,)) + frame[at + 1 :]
+    if oddity == "truncate":
+        cut = gene.at % 80 if gene.value < 200 else gene.at
+        return frame[: max(14, (len(frame) - cut) if gene.value % 2 else 14 + cut)]
+    if oddity == "length":
+        # That of the IP packet, where it has a tag or not.
+        at = (16, 18, 20, 22)[gene.value % 4]
+        if at + 2 <= len(frame):
+            length = int.from_bytes(frame[at : at + 2], "big") + (gene.at - 128) // 4
+            return frame[:at] + (length & 0xFFFF).to_bytes(2, "big") + frame[at + 2 :]
+    return frame
