@@ -5,50 +5,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from bench import facts
 from bench.chain import Chain, Host
+from bench.doctor_nic import examine_nics
 from bench.errors import BenchError
+from bench.finding import Finding
 from bench.fleet import Fleet
 
-Level = Literal["ok", "warning", "problem"]
-
-# Drivers that are known to run XDP natively, as far as common hosts have them (kernel 6.x).
-NATIVE_DRIVERS = frozenset(
-    [
-        "veth",
-        "virtio_net",
-        "tun",
-        "ixgbe",
-        "ixgbevf",
-        "i40e",
-        "iavf",
-        "ice",
-        "igb",
-        "igc",
-        "mlx4_en",
-        "mlx5_core",
-        "bnxt_en",
-        "nfp",
-        "ena",
-        "gve",
-        "hv_netvsc",
-        "mvneta",
-        "mvpp2",
-        "sfc",
-        "qede",
-        "thunderx-nicvf",
-        "stmmac",
-        "tsnep",
-        "vmxnet3",
-        "xen_netfront",
-        "dpaa2-eth",
-        "fsl_enetc",
-        "cpsw",
-    ]
-)
 # A clock this far off makes logs of two hosts hard to lay side by side; no figure depends on it.
 _CLOCK_LIMIT_S = 5.0
 _TOOLS_OF_ROLE = {
@@ -56,16 +21,6 @@ _TOOLS_OF_ROLE = {
     "hop": ("socat", "nft", "unshare"),
     "server": ("nginx", "unshare"),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing seen on one host. remedy: what to do about it, empty when it is fine."""
-
-    host: str
-    level: Level
-    text: str
-    remedy: str = ""
 
 
 def examine(chain: Chain) -> list[Finding]:
@@ -133,61 +88,14 @@ def _host(host: Host, found: dict[str, Any], asked_at: float) -> Iterator[Findin
         )
     if found["governor"] not in (None, "performance"):
         yield warning(f"CPU governor {found['governor']}", "cpupower frequency-set -g performance")
-    yield from _nic(host, found)
-
-
-def _nic(host: Host, found: dict[str, Any]) -> Iterator[Finding]:
-    nic = found["nic"]
-    if nic is None:
-        yield Finding(
-            host.name, "problem", f"no NIC {host.data_nic}", "correct data_nic in the inventory"
+    own, nat = _range(found), host.nat_ports
+    if host.role == "hop" and own and nat and _overlap(own, nat):
+        yield problem(
+            f"nat_ports {nat[0]}-{nat[1]} overlap net.ipv4.ip_local_port_range {own[0]}-{own[1]}: "
+            "a socket of the host may take a flow's port",
+            "choose nat_ports outside that range, or move it",
         )
-        return
-    name = f"{host.data_nic} ({nic['driver'] or 'unknown driver'})"
-    if host.data_ip not in nic["addresses"]:
-        yield Finding(
-            host.name,
-            "problem",
-            f"{name} does not have {host.data_ip}",
-            "correct data_ip, or give the NIC the address",
-        )
-    if not nic["up"]:
-        yield Finding(host.name, "problem", f"{name} is down", f"ip link set {host.data_nic} up")
-    if host.role != "hop":
-        return
-    if nic["xdp_mode"]:
-        yield Finding(
-            host.name,
-            "problem",
-            f"{name} already runs XDP program {nic['xdp_program']}",
-            "detach it, or wait for the run that holds it; bench clean removes our own",
-        )
-    if nic["driver"] in NATIVE_DRIVERS:
-        yield Finding(host.name, "ok", f"{name}: driver is known to run XDP natively")
-    elif host.xdp_attach == "native":
-        yield Finding(
-            host.name,
-            "warning",
-            f"{name}: driver is not known to run XDP natively",
-            "try it, or set xdp_attach=generic",
-        )
-    if nic["forwarding"] != "1":
-        yield Finding(host.name, "problem", f"forwarding is off on {name}", "run bench deploy")
-    if nic["send_redirects"] == "1" or found["send_redirects_all"] == "1":
-        yield Finding(
-            host.name,
-            "warning",
-            "ICMP redirects are on, which costs nft work that XDP does not do",
-            "sysctl net.ipv4.conf.all.send_redirects=0",
-        )
-    for offload in ("large-receive-offload", "rx-gro-hw"):
-        if nic["offloads"].get(offload) == "on" and nic["driver"] != "veth":
-            yield Finding(
-                host.name,
-                "warning",
-                f"{offload} is on, with which drivers refuse native XDP",
-                f"ethtool -K {host.data_nic} {'lro' if offload[0] == 'l' else 'rx-gro-hw'} off",
-            )
+    yield from examine_nics(host, found)
 
 
 def _ports(chain: Chain, seen: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -195,7 +103,7 @@ def _ports(chain: Chain, seen: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     ours = _range(seen[chain.client.name])
     for hop in chain.hops:
         theirs = _range(seen.get(hop.name, {}))
-        if ours and theirs and ours[0] <= theirs[1] and theirs[0] <= ours[1]:
+        if ours and theirs and _overlap(ours, theirs):
             yield Finding(
                 chain.client.name,
                 "warning",
@@ -209,3 +117,7 @@ def _ports(chain: Chain, seen: dict[str, dict[str, Any]]) -> Iterator[Finding]:
 def _range(found: dict[str, Any]) -> tuple[int, int] | None:
     words = found.get("ip_local_port_range") or []
     return (int(words[0]), int(words[1])) if len(words) == 2 else None
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]

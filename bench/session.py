@@ -13,7 +13,7 @@ from bench import facts
 from bench.cells import MODES, PAYLOAD_SIZES, Cell
 from bench.chain import Chain, Host
 from bench.errors import BenchError, HostsError
-from bench.fleet import Agent, Fleet, ask_all, ask_each
+from bench.fleet import Agent, Fleet, Message, ask_all, ask_each
 from bench.hop import payloads, version
 from bench.hop.config import NAT_POLICIES
 
@@ -64,8 +64,11 @@ def sample_limit_s(cell: Cell) -> int:
 class Session:
     """Agents on client, server and the first `hops` hops, from start to orderly end."""
 
-    def __init__(self, chain: Chain, hops: int, modes: Sequence[str]) -> None:
+    def __init__(
+        self, chain: Chain, hops: int, modes: Sequence[str], *, trace: bool = False
+    ) -> None:
         self._chain = chain
+        self._trace = trace
         self._hops = chain.hops[:hops]
         self._modes = [mode for mode in modes if MODES[mode].hops]
         self._fleet = Fleet([chain.client, *self._hops, chain.server])
@@ -125,6 +128,8 @@ class Session:
             place["server_port"] = host.port
         if host.role == "hop":
             place |= {"forward_port": host.port, "prepare": self._modes, **_optional(host)}
+            if self._trace:
+                place["trace"] = True
         return place
 
     def switch(self, forwarding: Forwarding) -> None:
@@ -162,12 +167,8 @@ class Session:
         self._renew(FETCH_LIMIT_S + SWITCH_LIMIT_S + _LEASE_SLACK_S)
         self.switch(forwarding)
         before = self.flows(forwarding[2], FETCH_LIMIT_S + _LEASE_SLACK_S)
-        ip, port = self._chain.entry(forwarding[2])
-        sizes = list(PAYLOAD_SIZES)
-        answer = self._client.ask(
-            {"op": "fetch", "ip": ip, "port": port, "sizes": sizes, "lease_s": FETCH_LIMIT_S},
-            FETCH_LIMIT_S,
-        )
+        sizes = PAYLOAD_SIZES
+        answer = self.fetch(forwarding[2], sizes)
         name = describe(forwarding)
         digests = _digests()
         for got in answer["payloads"]:
@@ -193,6 +194,30 @@ class Session:
         ]
         if idle:
             raise HostsError(idle, remedy="is another way to the server open? check routes")
+
+    def fetch(self, hops: int, sizes: Sequence[int]) -> Message:
+        """Download payloads of these sizes, one connection each; return the client's answer."""
+        ip, port = self._chain.entry(hops)
+        return self._client.ask(
+            {"op": "fetch", "ip": ip, "port": port, "sizes": list(sizes), "lease_s": FETCH_LIMIT_S},
+            FETCH_LIMIT_S,
+        )
+
+    def keep(self) -> None:
+        """Keep every agent alive for a while without asking anything of it."""
+        self._renew(PREPARE_LIMIT_S)
+
+    def choose_trace(self, client_port: int, per_second: int) -> None:
+        """Have the first hop report packets with a port of the client's (0: any), so many a second
+        (0: all), and the others all packets: the ports they see are not the client's.
+        """
+        for hop, agent in enumerate(self._hop_agents):
+            port, rate = (client_port, per_second) if hop == 0 else (0, 0)
+            agent.ask({"op": "trace", "client_port": port, "per_second": rate})
+
+    def traced(self) -> list[Message]:
+        """Return what each hop has to report since the last time (bench/hop/trace.py)."""
+        return ask_all(self._hop_agents, {"op": "trace", "lease_s": PREPARE_LIMIT_S})
 
     def flows(self, hops: int, lease_s: float = 30.0) -> tuple[int, ...]:
         """Return how many connections each of the first `hops` hops has taken part in.

@@ -28,15 +28,15 @@ enum direction {
 /* What a packet needs on its way in one direction. */
 struct way {
 	__u8 mac[ETH_ALEN]; /* the neighbour's */
-	__u16 mtu; /* of IP packets */
-	__u16 ip_change; /* of the IP header's checksum, TTL included */
-	__u16 l4_change; /* of the TCP or UDP checksum */
-	__u32 checked; /* tick at which mac and mtu were looked up */
+	__u16 mtu;          /* of IP packets */
+	__u16 ip_change;    /* of the IP header's checksum, TTL included */
+	__u16 l4_change;    /* of the TCP or UDP checksum */
+	__u32 checked;      /* tick at which mac and mtu were looked up */
 };
 
 enum flow_used {
 	FLOW_USED = 1,
-	FLOW_RESOLVED = 2, /* the next hop's MAC is known */
+	FLOW_RESOLVED = 2,       /* the next hop's MAC is known */
 	FLOW_NEXT_BY_EGRESS = 4, /* which NIC leads there */
 	FLOW_CLIENT_BY_EGRESS = 8,
 };
@@ -51,11 +51,11 @@ enum flow_seen {
 struct flow {
 	struct addr client;
 	struct addr next;
-	struct addr out; /* this hop's, towards the next */
+	struct addr out;    /* this hop's, towards the next */
 	__be16 client_port; /* 0 when the client has left it behind */
 	__be16 next_port;
-	__be16 port; /* this hop's, towards the next */
-	__u8 used; /* enum flow_used; 0 for a place that no flow ever had */
+	__be16 port;           /* this hop's, towards the next */
+	__u8 used;             /* enum flow_used; 0 for a place that no flow ever had */
 	__u8 seen[DIRECTIONS]; /* enum flow_seen, by the direction of the packets */
 	__u8 zero[3];
 	struct way way[DIRECTIONS];
@@ -101,7 +101,7 @@ static __always_inline __u32 idle_limit(const struct flow *flow, int udp)
 	/* Left behind: its port rests, whatever the protocol. */
 	if (flow_closed(flow))
 		return 65 * HZ; /* TCP_TIMEWAIT_LEN is 60 s (include/net/tcp.h) */
-	if (udp) /* nf_conntrack's 30 s; RFC 4787, REQ-5: no less than 2 min */
+	if (udp)                /* nf_conntrack's 30 s; RFC 4787, REQ-5: no less than 2 min */
 		return (flow->seen[TO_CLIENT] ? 180 : 30) * HZ;
 	if (!flow->seen[TO_CLIENT]) /* nf_conntrack's SYN_RECV */
 		return 60 * HZ;

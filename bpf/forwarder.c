@@ -63,8 +63,8 @@ static __always_inline void flow_fill(struct packet *pkt, struct flow *flow,
 	flow->way[TO_NEXT].mtu = next->mtu;
 	flow->way[TO_NEXT].checked = next->checked;
 	/* Not known yet: whoever sent this packet stands in, until it is asked for again. */
-	__builtin_memcpy(flow->way[TO_CLIENT].mac,
-			 client->known ? client->mac : pkt->eth->h_source, ETH_ALEN);
+	__builtin_memcpy(flow->way[TO_CLIENT].mac, client->known ? client->mac : pkt->eth->h_source,
+			 ETH_ALEN);
 	flow->way[TO_CLIENT].mtu = client->mtu;
 	flow->way[TO_CLIENT].checked = client->checked;
 	flow->last = tick;
@@ -140,8 +140,7 @@ static __always_inline int carry(struct xdp_md *ctx, struct packet *pkt, struct 
 	struct way *way = &flow->way[to];
 	int known = 1;
 
-	if (unlikely_(tick - way->checked > HZ ||
-		      (to == TO_NEXT && !(flow->used & FLOW_RESOLVED))))
+	if (unlikely_(tick - way->checked > HZ || (to == TO_NEXT && !(flow->used & FLOW_RESOLVED))))
 		known = way_refresh(ctx, pkt, flow, to, tick);
 	flow->last = tick;
 	if (unlikely_(pkt->ip_len > way->mtu)) {

@@ -119,15 +119,14 @@ static __always_inline int neighbour_ask(struct xdp_md *ctx, const struct addr *
 
 /* The way to the next hop, from where its packets come in: the data network. */
 static __always_inline int neighbour_next(struct xdp_md *ctx, const struct addr *out,
-					  const struct addr *next, __u8 protocol,
-					  __u32 tick, struct neighbour *found)
+					  const struct addr *next, __u8 protocol, __u32 tick,
+					  struct neighbour *found)
 {
 	return neighbour_ask(ctx, out, next, protocol, DATA_DEV, tick, found);
 }
 
 static __always_inline int neighbour_client(struct xdp_md *ctx, const struct addr *client,
-					    __u8 protocol, __u32 tick,
-					    struct neighbour *found)
+					    __u8 protocol, __u32 tick, struct neighbour *found)
 {
 	const struct addr hop = hop_addr();
 

@@ -42,7 +42,7 @@ struct packet {
 	ip_header *ip;
 	union l4_header *l4;
 	__u32 header_len; /* of the IP header, in octets */
-	__u32 ip_len; /* of the IP packet, in octets */
+	__u32 ip_len;     /* of the IP packet, in octets */
 	__u8 protocol;
 #ifdef TRACE
 	__u32 reason; /* the counter it came to, as an index */
@@ -51,9 +51,8 @@ struct packet {
 
 /* Count a packet under the name of what became of it. */
 #ifdef TRACE
-#define COUNT(pkt, name)                                                                       \
-	((pkt)->count->name++,                                                                 \
-	 (pkt)->reason = __builtin_offsetof(struct counters, name) / sizeof(__u64))
+#define COUNTER_INDEX(name) (__builtin_offsetof(struct counters, name) / sizeof(__u64))
+#define COUNT(pkt, name) ((pkt)->count->name++, (pkt)->reason = COUNTER_INDEX(name))
 #else
 #define COUNT(pkt, name) ((pkt)->count->name++)
 #endif

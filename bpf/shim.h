@@ -24,9 +24,10 @@
 #include <uapi/linux/tcp.h>
 #include <uapi/linux/udp.h>
 
-#define MAP(name, kind, key_type, value_type, entries, flags)                                     \
-	_Static_assert(sizeof(key_type) == MAP_KEY_##name, "size of a key of " #name);            \
+#define MAP(name, kind, key_type, value_type, entries, flags)                          \
+	_Static_assert(sizeof(key_type) == MAP_KEY_##name, "size of a key of " #name); \
 	_Static_assert(sizeof(value_type) == MAP_VALUE_##name, "size of a value of " #name)
+#define MAP_NO_KEY(name, kind, entries) _Static_assert(1, "")
 #define map_of(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
 #define PROGRAM
 
@@ -43,13 +44,18 @@
 #include <linux/udp.h>
 #include <bpf/bpf_helpers.h>
 
-#define MAP(name, kind, key_type, value_type, entries, flags)                                     \
-	struct {                                                                                  \
-		__uint(type, BPF_MAP_TYPE_##kind);                                                \
-		__uint(max_entries, entries);                                                     \
-		__uint(map_flags, flags);                                                         \
-		__type(key, key_type);                                                            \
-		__type(value, value_type);                                                        \
+#define MAP(name, kind, key_type, value_type, entries, flags) \
+	struct {                                              \
+		__uint(type, BPF_MAP_TYPE_##kind);            \
+		__uint(max_entries, entries);                 \
+		__uint(map_flags, flags);                     \
+		__type(key, key_type);                        \
+		__type(value, value_type);                    \
+	} name SEC(".maps")
+#define MAP_NO_KEY(name, kind, entries)            \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_##kind); \
+		__uint(max_entries, entries);      \
 	} name SEC(".maps")
 #define map_of(name) ((void *)&name)
 #define PROGRAM SEC("xdp")

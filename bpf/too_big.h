@@ -66,15 +66,14 @@ static __always_inline void too_big_fill(struct too_big *reply, const struct add
 	reply->ip.protocol = IPPROTO_ICMP;
 	reply->ip.check =
 		csum_finish(bpf_csum_diff(NULL, 0, (void *)&reply->ip, sizeof(reply->ip), 0));
-	reply->icmp.check = csum_finish(bpf_csum_diff(
-		NULL, 0, (void *)&reply->icmp, sizeof(reply->icmp) + QUOTE_LEN, 0));
+	reply->icmp.check = csum_finish(
+		bpf_csum_diff(NULL, 0, (void *)&reply->icmp, sizeof(reply->icmp) + QUOTE_LEN, 0));
 #else
 	reply->ip.payload_len = to_be16(sizeof(*reply) - sizeof(reply->ip));
 	reply->ip.nexthdr = IPPROTO_ICMPV6;
-	reply->icmp.check = csum_finish(
-		pseudo_header(reply) +
-		(__u32)bpf_csum_diff(NULL, 0, (void *)&reply->icmp,
-				     sizeof(reply->icmp) + QUOTE_LEN, 0));
+	reply->icmp.check = csum_finish(pseudo_header(reply) +
+					(__u32)bpf_csum_diff(NULL, 0, (void *)&reply->icmp,
+							     sizeof(reply->icmp) + QUOTE_LEN, 0));
 #endif
 }
 
@@ -90,10 +89,9 @@ static __always_inline int too_big_reply(struct xdp_md *ctx, struct packet *pkt,
 
 	__builtin_memcpy(l2, pkt->eth->h_source, ETH_ALEN);
 	__builtin_memcpy(l2 + ETH_ALEN, pkt->eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(l2 + 2 * ETH_ALEN, (void *)pkt->eth + 2 * ETH_ALEN,
-			 L2_LEN - 2 * ETH_ALEN);
-	if (bpf_xdp_adjust_tail(ctx, (int)(L2_LEN + QUOTE_LEN) -
-					     (int)(ctx->data_end - ctx->data)) ||
+	__builtin_memcpy(l2 + 2 * ETH_ALEN, (void *)pkt->eth + 2 * ETH_ALEN, L2_LEN - 2 * ETH_ALEN);
+	if (bpf_xdp_adjust_tail(ctx,
+				(int)(L2_LEN + QUOTE_LEN) - (int)(ctx->data_end - ctx->data)) ||
 	    bpf_xdp_adjust_head(ctx, -room))
 		return DROP(pkt, dropped_no_room);
 	data = (void *)(long)ctx->data;

@@ -24,9 +24,8 @@ static __always_inline void way_describe(struct flow *flow)
 
 	sum = csum_change_addr(&flow->next, &hop) + csum_change_addr(&flow->out, &flow->client);
 	flow->way[TO_CLIENT].ip_change = csum_fold_(sum + CSUM_TTL_MINUS_ONE);
-	flow->way[TO_CLIENT].l4_change =
-		csum_fold_(sum + csum_change16(flow->next_port, HOP_PORT) +
-			   csum_change16(flow->port, flow->client_port));
+	flow->way[TO_CLIENT].l4_change = csum_fold_(sum + csum_change16(flow->next_port, HOP_PORT) +
+						    csum_change16(flow->port, flow->client_port));
 }
 
 /* Addresses, ports and checksums; the TTL too unless the stack is to do that. */

@@ -84,6 +84,14 @@ def number(message: dict[str, Any], key: str, low: int, high: int, default: int)
     return value
 
 
+def truth(message: dict[str, Any], key: str) -> bool:
+    """Take true or false; false when it is not said."""
+    value = message.pop(key, False)
+    if not isinstance(value, bool):
+        raise HopError(f"{key} is neither true nor false")
+    return value
+
+
 def nat_ports(message: dict[str, Any], key: str) -> tuple[int, int]:
     """Take a range of ports, given as a list of its lowest and its highest."""
     value = message.pop(key, None)
@@ -109,7 +117,8 @@ class Place:
 
     egress_nic: the NIC towards the next hop where that may be another; empty for one NIC.
     nat_ports: lowest and highest port that a NAT may use, None for what the host's own leave.
-    nat_flows: how many flows it may remember, None for its own default.
+    nat_flows: how many flows it may remember, None for its own default. trace: whether the
+    forwarder reports each packet, which costs it time.
     """
 
     data_nic: str
@@ -119,6 +128,7 @@ class Place:
     nat_ports: tuple[int, int] | None = None
     nat_flows: int | None = None
     nat_policy: str = "affine"
+    trace: bool = False
 
     @property
     def family(self) -> int:
@@ -153,6 +163,7 @@ def place(message: dict[str, Any]) -> Place:
             number(message, "nat_flows", 1, MOST_NAT_FLOWS, 0) if "nat_flows" in message else None
         ),
         nat_policy=choice(message, "nat_policy", NAT_POLICIES, NAT_POLICIES[0]),
+        trace=truth(message, "trace"),
     )
     if taken.egress_nic == taken.data_nic:
         raise HopError("egress_nic is the data NIC itself", "leave egress_nic out")

@@ -28,6 +28,9 @@ class Forwarder(Protocol):
     def counters(self) -> dict[str, int]:
         """Return counts that only grow while the forwarder runs; `flows_opened` is one of them."""
 
+    def tidy(self) -> None:
+        """Do what can wait until nothing is measured; called between samples."""
+
     def stop(self) -> None:
         """Undo `start`. May be called at any time, also twice."""
 
@@ -56,8 +59,12 @@ class Agent:
         if operation == "counters":
             config.nothing_else(message)
             return {"event": "counters", "mode": self._active or "direct", **self._counters()}
+        if operation == "trace":
+            return self._trace(message)
         if operation == "renew":
             config.nothing_else(message)
+            for forwarder in self._forwarders.values():
+                forwarder.tidy()
             return {"event": "ready"}
         raise HopError("unknown operation")
 
@@ -97,6 +104,18 @@ class Agent:
         if self._active is None:
             return {"counters": {}}
         return {"counters": self._forwarders[self._active].counters()}
+
+    def _trace(self, message: Message) -> Message:
+        """Say what to trace, and take what was traced since the last time."""
+        port = config.number(message, "client_port", 0, 65535, -1) if message else None
+        per_second = config.number(message, "per_second", 0, 1_000_000, 0) if message else 0
+        config.nothing_else(message)
+        tracer = getattr(self._forwarders.get(self._active or ""), "tracer", None)
+        if tracer is None:
+            raise HopError("nothing is traced here", "only mode xdp can be")
+        if port is not None:
+            tracer.choose(port, per_second)
+        return {"event": "trace", **tracer.events()}
 
     def stop(self) -> None:
         """End the active forwarder."""

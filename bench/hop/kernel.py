@@ -97,7 +97,8 @@ def _load_libbpf() -> ctypes.CDLL:
 _library: ctypes.CDLL | None = None
 
 
-def _libbpf() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """Return libbpf, loaded once. Raises HopError when it is not installed."""
     global _library
     if _library is None:
         _library = _load_libbpf()
@@ -115,7 +116,7 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
     Raises HopError with the kernel's reason.
     """
     opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), flags=FLAGS[attach])
-    link_fd: int = _libbpf().bpf_link_create(prog_fd, ifindex, BPF_XDP, ctypes.byref(opts))
+    link_fd: int = library().bpf_link_create(prog_fd, ifindex, BPF_XDP, ctypes.byref(opts))
     if link_fd >= 0:
         os.set_inheritable(link_fd, False)
         return link_fd
@@ -138,7 +139,7 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
 def query_xdp(ifindex: int) -> tuple[str, int]:
     """Return (`native`, `generic`, `offload`, `several` or ``, program id) of what is attached."""
     opts = _XdpQueryOpts(sz=ctypes.sizeof(_XdpQueryOpts))
-    result = _libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(opts))
+    result = library().bpf_xdp_query(ifindex, 0, ctypes.byref(opts))
     if result < 0:
         raise HopError(f"the NIC cannot be asked for its XDP program: {_name(-result)}")
     ids = {1: opts.drv_prog_id, 2: opts.skb_prog_id, 3: opts.hw_prog_id}
@@ -149,7 +150,7 @@ def query_xdp(ifindex: int) -> tuple[str, int]:
 def attach_netlink(prog_fd: int, ifindex: int) -> None:
     """Attach natively and stay attached without a process, refusing to replace another program."""
     flags = FLAGS["native"] | XDP_FLAGS_UPDATE_IF_NOEXIST
-    result = _libbpf().bpf_xdp_attach(ifindex, prog_fd, flags, None)
+    result = library().bpf_xdp_attach(ifindex, prog_fd, flags, None)
     if result < 0:
         raise HopError(f"XDP cannot be attached to interface {ifindex}: {_name(-result)}")
 
@@ -157,7 +158,7 @@ def attach_netlink(prog_fd: int, ifindex: int) -> None:
 def create_map(name: str, kind: str, key: int, value: int, entries: int, flags: int = 0) -> int:
     """Make a map and return its file descriptor. Raises HopError with the kernel's reason."""
     opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
-    fd: int = _libbpf().bpf_map_create(
+    fd: int = library().bpf_map_create(
         _MAP_KINDS[kind], name[:15].encode(), key, value, entries, ctypes.byref(opts)
     )
     if fd < 0:
@@ -168,14 +169,14 @@ def create_map(name: str, kind: str, key: int, value: int, entries: int, flags: 
 
 def delete(map_fd: int, key: bytes) -> None:
     """Delete one element of a map, if it is there."""
-    _libbpf().bpf_map_delete_elem(map_fd, ctypes.create_string_buffer(key, len(key)))
+    library().bpf_map_delete_elem(map_fd, ctypes.create_string_buffer(key, len(key)))
 
 
 def keys(map_fd: int, size: int) -> list[bytes]:
     """Return every key, of `size` bytes each, of a hash map."""
     found: list[bytes] = []
     following, current = ctypes.create_string_buffer(size), None
-    while _libbpf().bpf_map_get_next_key(map_fd, current, following) == 0:
+    while library().bpf_map_get_next_key(map_fd, current, following) == 0:
         found.append(following.raw)
         current = ctypes.create_string_buffer(following.raw, size)
     return found
@@ -183,7 +184,7 @@ def keys(map_fd: int, size: int) -> list[bytes]:
 
 def insert(map_fd: int, key: bytes, value: bytes) -> bool:
     """Write an element that does not exist yet; return whether this call made it."""
-    result: int = _libbpf().bpf_map_update_elem(
+    result: int = library().bpf_map_update_elem(
         map_fd,
         ctypes.create_string_buffer(key, len(key)),
         ctypes.create_string_buffer(value, len(value)),
@@ -224,7 +225,7 @@ def test_run(prog_fd: int, frame: bytes, ifindex: int, repeat: int = 1) -> TestR
         ctx_size_in=len(context),
         repeat=repeat,
     )
-    failed = _libbpf().bpf_prog_test_run_opts(prog_fd, ctypes.byref(opts))
+    failed = library().bpf_prog_test_run_opts(prog_fd, ctypes.byref(opts))
     if failed < 0:
         raise HopError(f"BPF_PROG_TEST_RUN: {_name(-failed)}")
     return TestRun(opts.retval, out.raw[: opts.data_size_out], opts.duration)
@@ -232,7 +233,7 @@ def test_run(prog_fd: int, frame: bytes, ifindex: int, repeat: int = 1) -> TestR
 
 def update(map_fd: int, key: bytes, value: bytes) -> None:
     """Write one element of a map."""
-    result = _libbpf().bpf_map_update_elem(
+    result = library().bpf_map_update_elem(
         map_fd,
         ctypes.create_string_buffer(key, len(key)),
         ctypes.create_string_buffer(value, len(value)),
@@ -245,7 +246,7 @@ def update(map_fd: int, key: bytes, value: bytes) -> None:
 def lookup(map_fd: int, key: bytes, size: int) -> bytes:
     """Read `size` bytes of an element; a per-CPU map gives every CPU's value, in order."""
     buffer = ctypes.create_string_buffer(size)
-    result = _libbpf().bpf_map_lookup_elem(
+    result = library().bpf_map_lookup_elem(
         map_fd, ctypes.create_string_buffer(key, len(key)), buffer
     )
     if result < 0:
@@ -256,7 +257,7 @@ def lookup(map_fd: int, key: bytes, size: int) -> bytes:
 def find(map_fd: int, key: bytes, size: int) -> bytes | None:
     """Read `size` bytes of an element, or None when there is none."""
     buffer = ctypes.create_string_buffer(size)
-    result = _libbpf().bpf_map_lookup_elem(
+    result = library().bpf_map_lookup_elem(
         map_fd, ctypes.create_string_buffer(key, len(key)), buffer
     )
     return buffer.raw if result == 0 else None
@@ -264,5 +265,5 @@ def find(map_fd: int, key: bytes, size: int) -> bytes | None:
 
 def possible_cpus() -> int:
     """Return how many values a per-CPU map holds for each key."""
-    count: int = _libbpf().libbpf_num_possible_cpus()
+    count: int = library().libbpf_num_possible_cpus()
     return count

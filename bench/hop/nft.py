@@ -99,6 +99,9 @@ class NftForwarder:
         }
         return {"flows_opened": found["flows"], "flows_masqueraded": found["masqueraded"]}
 
+    def tidy(self) -> None:
+        """Nothing piles up here."""
+
     def stop(self) -> None:
         """Delete the table."""
         if self._active:

@@ -25,6 +25,9 @@ _ADDRESS_LEN = {4: 4, 6: 16}
 # struct flow of bpf/flow.h: a cache line, or two.
 FLOW_LEN = {4: 64, 6: 128}
 _SEEN_FIN, _SEEN_RST = 2, 4
+# bpf/trace.h
+TRACE_RING_BYTES = 1 << 22
+TRACE_CONTROL_LEN = 24
 # Kernels that hide their configuration run at one of 100, 250, 300 and 1000 ticks a second. The
 # highest only makes ports rest for longer.
 _HIGHEST_HZ = 1000
@@ -90,7 +93,7 @@ class Constants:
         """Return the maps the source declares."""
         address = _ADDRESS_LEN[self.family]
         places = 2 * self.port_count
-        return {
+        found = {
             "flows": Map("ARRAY", 4, FLOW_LEN[self.family], places, kernel.BPF_F_MMAPABLE),
             "by_client": Map("HASH", address + 4, 4, self.nat_flows or places),
             "claims": Map("HASH", 4, 1, 1024),
@@ -99,6 +102,10 @@ class Constants:
             "settings": Map("ARRAY", 4, 2 * address + 4, 1),
             "counters": Map("PERCPU_ARRAY", 4, 8 * len(counter_names()), 1),
         }
+        if self.trace:
+            found["trace_events"] = Map("RINGBUF", 0, 0, TRACE_RING_BYTES)
+            found["trace_control"] = Map("ARRAY", 4, TRACE_CONTROL_LEN, 1)
+        return found
 
 
 def pack_address(address: str, family: int) -> bytes:
@@ -129,7 +136,7 @@ def tick_hz() -> int:
 
 
 class Program:
-    """One loaded forwarder. The kernel frees it with the last descriptor, when this process ends."""
+    """One loaded forwarder; the kernel frees it with its last descriptor."""
 
     def __init__(self, constants: Constants) -> None:
         """Compile and load: a second or less, except in emulated machines. Raises HopError."""

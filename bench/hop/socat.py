@@ -78,6 +78,9 @@ class SocatForwarder:
             raise HopError("socat has ended")
         return {"flows_opened": net.tcp_counters()["PassiveOpens"] - self._opened}
 
+    def tidy(self) -> None:
+        """Nothing piles up here."""
+
     def stop(self) -> None:
         """End socat and every child it forked."""
         if self._process is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode `xdp`: bpf/forwarder.c on the hop's NICs, alive as long as this process holds its bpf_links."""
+"""Mode `xdp`: bpf/forwarder.c on the hop's NICs, alive as long as this process is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from . import kernel, net
 from .config import Place, Target
 from .errors import HopError
 from .program import Constants, Nic, Program, counter_names, require_range
+from .trace import Tracer
 
 # A NAT's own ports: neither privileged (RFC 6335) nor any that the host's sockets may take.
 LOWEST_PORT = 1024
@@ -55,11 +56,14 @@ class XdpForwarder:
         self._program: Program | None = None
         self._links: dict[int, int] = {}  # interface index -> file descriptor of the bpf_link
         self._collected = 0.0
+        self.tracer: Tracer | None = None
 
     def prepare(self) -> None:
         """Compile and load. Raises HopError for ports that the host's sockets may take."""
         if self._program is None:
             self._program = Program(self._constants())
+            if self._place.trace:
+                self.tracer = Tracer(self._program)
 
     def _constants(self) -> Constants:
         place, ephemeral = self._place, net.ephemeral_ports()
@@ -81,6 +85,7 @@ class XdpForwarder:
             egress=egress,
             fresh=place.nat_policy == "fresh",
             nat_flows=place.nat_flows,
+            trace=place.trace,
         )
 
     def start(self, target: Target) -> dict[str, object]:

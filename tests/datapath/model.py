@@ -24,12 +24,15 @@ class Undetermined(Exception):
 
 @dataclass(frozen=True)
 class Route:
-    """Where a packet goes: out by `link` with its address `own`; `mac` is None while unresolved."""
+    """Where a packet goes: out by `link` with its address `own`.
+
+    `mac` is None while the neighbour is not resolved; bpf_fib_lookup does not say the MTU then.
+    """
 
     link: str
     own: bytes
     mac: bytes | None
-    mtu: int
+    mtu: int | None
 
 
 Kernel = Callable[[bytes], Route | None]  # the way to an address, None without a route
@@ -157,7 +160,7 @@ class Way:
     link: str
     own: bytes
     mac: bytes | None
-    mtu: int
+    mtu: int | None
     missed: bool
 
 
@@ -413,7 +416,7 @@ class Model:
 
     def _port(self, packet: _Packet, client_port: int, old: Flow | None) -> int | None:
         """Choose the port of a flow, counting collisions; None if there is none."""
-        if old is not None and not (self.config.fresh and self._over(old)):
+        if old is not None and not self.config.fresh:
             return old.port
         place = self._first_choice(packet, client_port, old)
         for _ in range(TRIES):
@@ -481,17 +484,16 @@ class Model:
             found = self._way(address)
             side.missed = False
             if found is not None:
-                side.link, side.own, side.mtu = found.link, found.own, found.mtu
-                side.missed = found.missed
-                side.mac = found.mac or side.mac
+                side.link, side.own, side.missed = found.link, found.own, found.missed
+                side.mac, side.mtu = found.mac or side.mac, found.mtu or side.mtu
         return not way.missed and way.mac is not None
 
     def _carry(self, flow: Flow, packet: _Packet, *, to_client: bool) -> tuple[int, bytes]:
         way = flow.to_client if to_client else flow.to_next
         reachable = self._reachable(flow, way)
         flow.used = self.now
-        too_big = packet.end - packet.l3 > way.mtu
-        if too_big and (self.config.family == 6 or packet.frame[packet.l3 + 6] & 0x40):
+        too_big = way.mtu is not None and packet.end - packet.l3 > way.mtu
+        if too_big and way.mtu and (self.config.family == 6 or packet.frame[packet.l3 + 6] & 0x40):
             self._count("replied_too_big")
             return TX, self._too_big(packet, way.mtu)
         if not too_big:

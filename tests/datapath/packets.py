@@ -18,10 +18,13 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from tests.datapath.conftest import (
+    DATA_MTU,
     EGRESS_MAC,
+    EGRESS_MTU,
     HOP_MAC,
     HOP_PORT,
     MACS,
+    NARROW_MTU,
     NETS,
     NEXT_PORT,
     PORT_MAX,
@@ -50,7 +53,6 @@ from tests.datapath.model import (
 
 Step = Arrive | Next | Age
 
-MTU, NARROW_MTU, EGRESS_MTU = 1500, 1300, 1400
 LONGEST = 1600  # octets of a frame
 PSH, URG, ECE = 8, 32, 64
 
@@ -75,14 +77,14 @@ def kernel(family: int) -> Kernel:
     routes: dict[bytes, Route | None] = {packed(net.nowhere): None}
     for name in ("next", "other", "narrow", "client", "neighbour", "far"):
         address = getattr(net, name)
-        mtu = NARROW_MTU if name == "narrow" else MTU
+        mtu = NARROW_MTU if name == "narrow" else DATA_MTU
         routes[packed(address)] = Route("data", OWN["data"], mac(MACS[address]), mtu)
-    routes[packed(net.silent)] = Route("data", OWN["data"], None, MTU)
+    routes[packed(net.silent)] = Route("data", OWN["data"], None, None)
     behind = mac(MACS[net.behind])
     routes[packed(net.behind)] = Route("egress", OWN["egress"], behind, EGRESS_MTU)
     data, egress = packed(net.hop), packed(net.out)
     routes[data] = routes[egress] = None  # local
-    links = {egress[:subnet]: ("egress", EGRESS_MTU), data[:subnet]: ("data", MTU)}
+    links = {egress[:subnet]: "egress", data[:subnet]: "data"}
 
     @functools.cache
     def look(address: bytes) -> Route | None:
@@ -91,8 +93,8 @@ def kernel(family: int) -> Kernel:
         special = address[3] in (0, 255) if family == 4 else not any(address[8:])
         if special or address[:subnet] not in links:
             return None
-        link, mtu = links[address[:subnet]]
-        return Route(link, OWN[link], None, mtu)
+        link = links[address[:subnet]]
+        return Route(link, OWN[link], None, None)
 
     return look
 
@@ -218,10 +220,13 @@ class Writer:
 
     def __init__(self, world: World) -> None:
         self.world, self.net, self.model = world, NETS[world.family], world.model()
+        self.model.spreads = dict(world.spreads)  # what it guesses is no knowledge
         self.config = world.config
         low, high = self.config.port_min, self.config.port_max
         middle = (low + high) // 2
         self._ports = (low, high, 40000, middle, low + 1, 40001, 65535, 40002)
+        if self.config.fresh and self.config.count > 8:  # where it puts the others, we only guess
+            self._ports = (low, high, middle, 40000, low + 1, high - 1, middle + 1, low + 2)
         self._rare_ports = (0, HOP_PORT, low - 1, high + 1, 1, NEXT_PORT)
         self._addresses = {name: packed(getattr(self.net, name)) for name in set(ADDRESSES)}
 
@@ -234,6 +239,12 @@ class Writer:
             if step is not None:
                 steps.append(step)
         return steps
+
+    def greetings(self) -> list[Step]:
+        """A datagram from each address there is, by which the hop shows its endpoints' homes."""
+        plain, hop = Gene(*bytes(len(Gene._fields))), self.config.hop
+        ends = (Ends(address, 40000, hop, HOP_PORT) for address in self._addresses.values())
+        return [Arrive(*self._packet(plain, UDP, each, 0)) for each in ends]
 
     def _step(self, kind: str, gene: Gene) -> Step | None:
         if kind == "nothing":
@@ -273,26 +284,22 @@ class Writer:
     def _next(self, gene: Gene) -> Next:
         net = self.net
         choices = (
-            Next(net.next, NEXT_PORT),
-            Next(net.other, NEXT_PORT),
-            Next(net.next, NEXT_PORT + 1),
-            Next(net.narrow, NEXT_PORT),
-            Next(net.silent, NEXT_PORT),
+            Next(net.next, NEXT_PORT, net.hop),
+            Next(net.other, NEXT_PORT, net.hop),
+            Next(net.next, NEXT_PORT + 1, net.hop),
+            Next(net.narrow, NEXT_PORT, net.hop),
+            Next(net.silent, NEXT_PORT, net.hop),
             Next(net.behind, NEXT_PORT, net.out),
-            Next(net.behind, NEXT_PORT),
+            Next(net.behind, NEXT_PORT, net.hop),
             Next(net.next, NEXT_PORT, net.out),
-            Next(net.nowhere, NEXT_PORT),
-            Next(net.next, 0),
-            Next(net.hop, NEXT_PORT),
-            Next(net.neighbour, NEXT_PORT),
+            Next(net.nowhere, NEXT_PORT, net.hop),
+            Next(net.next, 0, net.hop),
+            Next(net.hop, NEXT_PORT, net.hop),
+            Next(net.neighbour, NEXT_PORT, net.hop),
         )
         step = choices[gene.who % len(choices)]
-        self.follow(step)
+        set_next(self.model, step)
         return step
-
-    def follow(self, step: Next) -> None:
-        """Tell the model of new settings."""
-        set_next(self.model, self.world, step)
 
     def _mac(self, address: bytes) -> bytes:
         route = self.world.kernel(address)
@@ -353,7 +360,7 @@ class Writer:
         length = len(options) + (8 if protocol == UDP else 20)
         length += self._ip_header_size(gene)
         body = TEXT[gene.text : gene.text + self._size(gene, length)]
-        upper = segment(protocol, ends, bits, gene.text, options + body)
+        upper = segment(protocol, ends, bits, gene.text, options + body, 5 + len(options) // 4)
         oddity = ODDITIES[gene.oddity]
         at = {TCP: 16, UDP: 6}.get(protocol)
         if at is not None:
@@ -370,7 +377,7 @@ class Writer:
         """How much text: mostly little, at times around what an MTU leaves room for."""
         if gene.size < 190:
             return SIZES[gene.size % len(SIZES)]
-        mtu = (MTU, NARROW_MTU, EGRESS_MTU)[gene.size % 3]
+        mtu = (DATA_MTU, NARROW_MTU, EGRESS_MTU)[gene.size % 3]
         return max(0, min(mtu + (0, 1, -1, 40, 2)[gene.size % 5], LONGEST - 18) - headers)
 
     def _ip_header_size(self, gene: Gene) -> int:
@@ -472,11 +479,9 @@ class Writer:
 OPTIONS = (b"", b"\x01\x01\x01\x01", TEXT[:12], TEXT[:40])
 
 
-def set_next(model: Model, world: World, step: Next) -> None:
+def set_next(model: Model, step: Next) -> None:
     """Give a model the settings that a step gives the program."""
-    own = NETS[world.family].hop
-    out = step.out if isinstance(step.out, str) and step.out[:1] in "0123456789abcdef" else own
-    model.set_next(packed(step.address), step.port, packed(out))
+    model.set_next(packed(step.address), step.port, packed(step.out))
 
 
 def ip4(gene: Gene, protocol: int, ends: Ends, fragment: int, ttl: int, options: bytes) -> bytes:
@@ -486,12 +491,14 @@ def ip4(gene: Gene, protocol: int, ends: Ends, fragment: int, ttl: int, options:
     return head + ends.source + ends.destination + options
 
 
-def segment(protocol: int, ends: Ends, bits: int, number: int, rest: bytes) -> bytes:
-    """TCP, or UDP with a checksum of 0; `rest` may begin with TCP options."""
+def segment(
+    protocol: int, ends: Ends, bits: int, number: int, rest: bytes, offset: int = 5
+) -> bytes:
+    """TCP, or UDP, with a checksum of 0; `rest` may begin with TCP options."""
     ports = struct.pack("!HH", ends.source_port, ends.destination_port)
     if protocol == UDP:
         return ports + struct.pack("!HH", 8 + len(rest), 0) + rest
-    return ports + struct.pack("!IIBBHHH", number << 16, 1, 0x50, bits, 65535, 0, 0) + rest
+    return ports + struct.pack("!IIBBHHH", number << 16, 1, offset << 4, bits, 65535, 0, 0) + rest
 
 
 def transport_checksum(protocol: int, ends: Ends, upper: bytes) -> int:

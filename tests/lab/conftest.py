@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from bench.lab import lifecycle
-from bench.lab.model import Lab, Wire
+from bench.lab.model import Family, Lab, Wire
 from tests.conftest import missing
 
 _DEPLOYED = Path("/opt/hopbench")
@@ -195,10 +195,10 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 @contextlib.contextmanager
-def deployed(name: str, *, hops: int, wire: Wire = "xdp") -> Iterator[Lab]:
+def deployed(name: str, *, hops: int, wire: Wire = "xdp", family: Family = 4) -> Iterator[Lab]:
     """A lab with everything deployed; what another deploy had put on this machine stays."""
     before = _DEPLOYED.exists()
-    lab = lifecycle.up(name, hops=hops, wire=wire)
+    lab = lifecycle.up(name, hops=hops, wire=wire, family=family)
     try:
         done = bench("deploy", "-i", name)
         assert done.status == 0, done.stderr

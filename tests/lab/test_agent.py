@@ -90,7 +90,7 @@ def test_xdp_says_how_it_is_attached(lab: Lab, agent: DirectAgent) -> None:
         ({"data_nic": "nope0"}, "no NIC nope0"),
         ({"data_nic": "../../etc"}, "not an interface name"),
         ({"data_nic": "a" * 16}, "not an interface name"),
-        ({"data_ip": "999.1.1.1"}, "not an IPv4 address"),
+        ({"data_ip": "999.1.1.1"}, "not an IP address"),
         ({"data_ip": "224.0.0.1"}, "not a host's address"),
         ({"forward_port": 0}, "not between 1 and 65535"),
         ({"forward_port": True}, "forward_port"),
@@ -112,7 +112,7 @@ def test_a_wrong_place_is_refused(
     ("message", "cause"),
     [
         ({"mode": "quic"}, "mode must be one of"),
-        ({"mode": "xdp", "next_ip": "198.18.0.1; reboot", "next_port": 1}, "not an IPv4 address"),
+        ({"mode": "xdp", "next_ip": "198.18.0.1; reboot", "next_port": 1}, "not an IP address"),
         ({"mode": "nft", "next_ip": "198.18.0.1", "next_port": 70000}, "between 1 and 65535"),
         ({"mode": "xdp", "attach": "offload", "next_ip": "198.18.0.1", "next_port": 1}, "attach"),
         ({"op": "explode"}, "unknown operation"),

@@ -52,6 +52,7 @@ def test_cells_are_hashable_and_ordered() -> None:
         ("direct", "", "direct", "direct"),
         ("xdp", "native", "xdp", "XDP"),
         ("xdp", "generic", "xdp/generic", "XDP (generic)"),
+        ("xdp", "offload", "xdp/offload", "XDP (offload)"),
         ("later", "", "later", "later"),
     ],
 )
@@ -100,7 +101,7 @@ def test_hops(text: str, hops: tuple[int, ...]) -> None:
         ("concurrencies", "1,1001", "--concurrency: '1001' is not a whole number from 1 to 1000"),
         ("requests", "1000001", "--requests: '1000001' is not a whole number from 1 to 1000000"),
         ("blocks", "1.5", "--blocks: '1.5' is not a whole number from 1 to 1000"),
-        ("attach", "skb", "--attach: 'skb' is neither native nor generic"),
+        ("attach", "skb", "--attach: 'skb' is none of native, generic, offload"),
     ],
 )
 def test_messages(parser: str, text: str, message: str) -> None:
@@ -146,6 +147,7 @@ def test_values_appear_once() -> None:
     assert axes.parse_concurrencies("25,1,25") == (25, 1)
     assert axes.parse_modes(["xdp,nft", "xdp", "direct"]) == ("xdp", "nft", "direct")
     assert axes.parse_attach("generic,native,generic") == ("generic", "native")
+    assert axes.parse_attach("offload") == ("offload",)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,10 @@ UPDATE = "Failed to update apt cache after 2 retries: "
             "data_nic eth9 does not exist on this host, which has: eth0",
         ),
         (
+            "egress_nic eth9 does not exist on this host, which has: eth0",
+            "egress_nic eth9 does not exist on this host, which has: eth0",
+        ),
+        (
             "[Errno 28] No space left on device: '/opt/hopbench'",
             "[Errno 28] No space left on device: '/opt/hopbench'",
         ),

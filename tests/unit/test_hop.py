@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from bench import paths
 from bench.cells import MODES as CONTROLLER_MODES
+from bench.hop import address as addresses
 from bench.hop import config, forward, load, serve, version
 from bench.hop.errors import HopError
 from bench.hop.modes import MODES
@@ -40,6 +42,79 @@ def test_a_place_and_a_target() -> None:
     generic = {**TARGET, "mode": "xdp", "attach": "generic"}
     assert config.target(generic) == config.Target("xdp", "generic", "198.18.0.3", 8000)
     assert config.target({"mode": "direct"}) is None
+    offload = {**TARGET, "mode": "xdp", "attach": "offload", "next_ip": "FD00::3"}
+    assert config.target(offload) == config.Target("xdp", "offload", "fd00::3", 8000)
+
+
+def test_a_place_with_everything() -> None:
+    place = config.place(dict(PLACE))
+    assert (place.family, place.nics) == (4, ("lo",))
+    assert (place.egress_nic, place.nat_ports, place.nat_flows) == ("", None, None)
+    assert place.nat_policy == "affine"
+    nics = [name for _, name in socket.if_nameindex() if name != "lo"]
+    optional = {"nat_ports": [20000, 20015], "nat_flows": 1, "nat_policy": "fresh"}
+    optional |= {"egress_nic": nics[0]} if nics else {}
+    place = config.place({**PLACE, "data_ip": "2001:2:0:0::2", **optional})
+    assert place == config.Place(
+        "lo", "2001:2::2", 7000, nics[0] if nics else "", (20000, 20015), 1, "fresh"
+    )
+    assert (place.family, place.nics) == (6, ("lo", *nics[:1]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cause"),
+    [
+        ("egress_nic", "lo", "egress_nic is the data NIC itself"),
+        ("egress_nic", "", "egress_nic is not an interface name"),
+        ("egress_nic", None, "egress_nic is missing or not a str"),
+        ("egress_nic", "hb-none", "no NIC hb-none on this host"),
+        *(
+            ("nat_ports", value, "nat_ports is not a list of two integers")
+            for value in (
+                *(None, "20000-29999", 20000, [], [20000], [20000, 29999, 1], {"a": 1}),
+                *([20000.0, 29999], [True, 29999], ["20000", 29999], [20000, None]),
+            )
+        ),
+        *(
+            ("nat_ports", value, "nat_ports is not a range between 1024 and 65535")
+            for value in ([1023, 2000], [2000, 1999], [1024, 65536], [-5, 70000])
+        ),
+        ("nat_ports", [20000, 20014], "nat_ports has fewer than 16 ports"),
+        *(
+            ("nat_flows", value, "nat_flows is not between 1 and 1048576")
+            for value in (0, -1, 1048577)
+        ),
+        *(
+            ("nat_flows", value, "nat_flows is missing or not a int")
+            for value in (True, "65536", 1.5, None)
+        ),
+        ("nat_policy", "random", "nat_policy must be one of affine, fresh"),
+        ("nat_policy", "", "nat_policy must be one of affine, fresh"),
+        ("nat_policy", None, "nat_policy is missing or not a str"),
+    ],
+)
+def test_settings_that_are_wrong(key: str, value: object, cause: str) -> None:
+    assert fails(config.place, {**PLACE, key: value}).cause == cause
+
+
+def test_which_variable_to_correct() -> None:
+    for key in ("data_nic", "egress_nic"):
+        error = fails(config.place, {**PLACE, key: "hb-none"})
+        assert error.remedy == f"correct {key} in the inventory"
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "end"),
+    [
+        ("198.18.0.2", 4, "198.18.0.2:7000"),
+        ("2001:2::2", 6, "[2001:2::2]:7000"),
+        ("fd00::2", 6, "[fd00::2]:7000"),
+    ],
+)
+def test_addresses(address: str, family: int, end: str) -> None:
+    assert addresses.family(address) == family
+    assert addresses.endpoint(address, 7000) == end
+    assert addresses.bracketed(address) == end.removesuffix(":7000")
 
 
 @pytest.mark.parametrize(
@@ -62,11 +137,19 @@ def test_a_place_and_a_target() -> None:
         ("data_nic", "\ud800", "no NIC \ud800 on this host"),
         ("data_ip", None, "data_ip is missing or not a str"),
         ("data_ip", 3323068418, "data_ip is missing or not a str"),
-        ("data_ip", "198.18.0.256", "data_ip is not an IPv4 address"),
-        ("data_ip", "198.18.0.2/24", "data_ip is not an IPv4 address"),
-        ("data_ip", "198.18.0.2\n", "data_ip is not an IPv4 address"),
-        ("data_ip", "fd00::2", "data_ip is not an IPv4 address"),
-        ("data_ip", "", "data_ip is not an IPv4 address"),
+        ("data_ip", "198.18.0.256", "data_ip is not an IP address"),
+        ("data_ip", "198.18.0.2/24", "data_ip is not an IP address"),
+        ("data_ip", "198.18.0.2\n", "data_ip is not an IP address"),
+        ("data_ip", "[2001:2::2]", "data_ip is not an IP address"),
+        ("data_ip", "2001:2::2/64", "data_ip is not an IP address"),
+        *(
+            ("data_ip", value, "data_ip is not a host's address")
+            for value in (
+                *("::", "::1", "fe80::2", "fe80::2%lo", "2001:2::2%lo", "ff02::1"),
+                *("::ffff:198.18.0.2", "fec0::2", "4000::2"),
+            )
+        ),
+        ("data_ip", "", "data_ip is not an IP address"),
         ("data_ip", "0.0.0.0", "data_ip is not a host's address"),
         ("data_ip", "224.0.0.1", "data_ip is not a host's address"),
         ("data_ip", "255.255.255.255", "data_ip is not a host's address"),
@@ -93,9 +176,9 @@ def test_a_place_that_is_wrong(key: str, value: object, cause: str) -> None:
         ({"mode": None}, "mode is missing or not a str"),
         ({"mode": ["xdp"]}, "mode is missing or not a str"),
         ({"mode": "direct"}, "unknown key 'next_ip' in the configuration"),
-        ({"attach": "skb"}, "attach must be one of native, generic"),
+        ({"attach": "skb"}, "attach must be one of native, generic, offload"),
         ({"attach": None}, "attach is missing or not a str"),
-        ({"next_ip": "nowhere"}, "next_ip is not an IPv4 address"),
+        ({"next_ip": "nowhere"}, "next_ip is not an IP address"),
         ({"next_port": 0}, "next_port is not between 1 and 65535"),
         ({"next_port": "8000; reboot"}, "next_port is missing or not a int"),
         ({"next_prot": 1}, "unknown key 'next_prot' in the configuration"),
@@ -119,7 +202,10 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*PLACE, *TARGET, "attach", "op", "x"]), JSON))
+NAMES = [*PLACE, *TARGET, "attach", "egress_nic", "nat_ports", "nat_flows", "nat_policy", "op", "x"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
 def test_any_configuration_is_taken_or_refused(message: dict[str, Any]) -> None:
     for work in (config.place, config.target, forward.Agent().handle, load.Load().handle):
         try:
@@ -238,6 +324,27 @@ def test_what_an_agent_refuses(agent: forward.Agent, message: dict[str, Any], ca
     assert fails(agent.handle, message).cause == cause
 
 
+@pytest.mark.parametrize(
+    ("data_ip", "next_ip", "cause"),
+    [
+        ("198.18.0.2", "2001:2::3", "next_ip is not an IPv4 address, as data_ip is"),
+        ("2001:2::2", "198.18.0.3", "next_ip is not an IPv6 address, as data_ip is"),
+        ("2001:2::2", "fd00::3", ""),
+    ],
+)
+def test_a_chain_keeps_to_one_family(
+    agent: forward.Agent, data_ip: str, next_ip: str, cause: str
+) -> None:
+    agent.handle(placed(data_ip=data_ip))
+    agent.handle({**TARGET, "next_ip": data_ip})
+    if cause:
+        assert fails(agent.handle, {**TARGET, "next_ip": next_ip}).cause == cause
+        # What is refused before anything is touched ends nothing.
+        assert agent.handle({"op": "counters"})["mode"] == "nft"
+    else:
+        assert agent.handle({**TARGET, "next_ip": next_ip})["event"] == "ready"
+
+
 def test_a_mode_that_does_not_start_leaves_none_active(agent: forward.Agent) -> None:
     agent.handle(placed())
     agent.handle(dict(TARGET))
@@ -256,7 +363,7 @@ def test_a_mode_that_does_not_start_leaves_none_active(agent: forward.Agent) -> 
             {"op": "fetch", "ip": "198.18.0.2", "port": 7000, "sizes": [True]},
             "sizes is not a list of integers",
         ),
-        ({"op": "fetch", "ip": "-x", "port": 7000, "sizes": []}, "ip is not an IPv4 address"),
+        ({"op": "fetch", "ip": "-x", "port": 7000, "sizes": []}, "ip is not an IP address"),
         ({"op": "place"}, "version is missing or not a str"),
         ({}, "unknown operation"),
     ],

@@ -19,7 +19,7 @@ from bench import paths
 from bench.hop import compiler, config, net, process, version, xdp
 from bench.hop.errors import HopError
 from bench.hop.nft import NftForwarder
-from bench.hop.socat import SocatForwarder
+from bench.hop.socat import SocatForwarder, proc_address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -146,44 +146,139 @@ def test_ephemeral_ports_of_this_host() -> None:
     assert 0 < low < high < 65536
 
 
-def test_ports_that_are_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+@pytest.mark.parametrize(
+    ("family", "local", "foreign"),
+    [
+        (socket.AF_INET, "127.0.0.1", "198.18.255.254"),
+        (socket.AF_INET6, "::1", "2001:2:0:ffff::fffe"),
+    ],
+)
+def test_ports_that_are_taken(family: socket.AddressFamily, local: str, foreign: str) -> None:
+    with socket.create_server((local, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        error = fails(net.require_free_port, "127.0.0.1", port)
+        error = fails(net.require_free_port, local, port)
         assert error.cause == f"port {port} is taken by another program"
-    net.require_free_port("127.0.0.1", port)
-    error = fails(net.require_free_port, "198.18.255.254", port)
-    assert error.cause == "198.18.255.254 is not an address of this host"
+    net.require_free_port(local, port)
+    error = fails(net.require_free_port, foreign, port)
+    assert error.cause == f"{foreign} is not an address of this host"
+    # UDP is nobody's business here: no socket of the forwarders listens for it.
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.bind((local, port))
+        net.require_free_port(local, port)
 
 
 @pytest.mark.parametrize(
-    ("device", "gateway", "states", "cause"),
+    ("address", "device", "gateway", "states", "cause"),
     [
-        ("eth0", None, ["REACHABLE"], ""),
-        ("eth0", None, ["STALE"], ""),
-        ("eth0", "198.18.0.9", ["PERMANENT"], ""),
-        ("eth1", None, ["REACHABLE"], "the way to 127.0.0.1 leaves by eth1, not eth0"),
-        ("eth0", None, ["FAILED"], "next hop 127.0.0.1 does not answer ARP on eth0"),
-        ("eth0", "198.18.0.9", [], "next hop 198.18.0.9 does not answer ARP on eth0"),
+        ("127.0.0.1", "eth0", None, ["REACHABLE"], ""),
+        ("127.0.0.1", "eth0", None, ["STALE"], ""),
+        ("127.0.0.1", "eth0", "198.18.0.9", ["PERMANENT"], ""),
+        ("127.0.0.1", "eth1", None, ["REACHABLE"], ""),
+        ("127.0.0.1", "eth2", None, ["REACHABLE"], "the way to {} leaves by eth2, not {nics}"),
+        ("127.0.0.1", "eth0", None, ["FAILED"], "next hop {} does not answer ARP on eth0"),
+        ("127.0.0.1", "eth0", "198.18.0.9", [], "next hop 198.18.0.9 does not answer ARP on eth0"),
+        ("::1", "eth0", None, ["DELAY"], ""),
+        ("::1", "eth1", "fe80::9", ["REACHABLE"], ""),
+        ("::1", "eth2", None, ["REACHABLE"], "the way to {} leaves by eth2, not {nics}"),
+        ("::1", "eth1", "fe80::9", ["INCOMPLETE"], "next hop fe80::9 does not answer {ns} on eth1"),
     ],
 )
+@pytest.mark.parametrize("nics", [("eth0",), ("eth0", "eth1")])
 def test_the_next_hop_answers_or_not(
-    monkeypatch: pytest.MonkeyPatch, device: str, gateway: str | None, states: list[str], cause: str
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    device: str,
+    gateway: str | None,
+    states: list[str],
+    cause: str,
+    nics: tuple[str, ...],
 ) -> None:
-    route = {"dev": device} | ({"gateway": gateway} if gateway else {})
+    found = {"dev": device, "prefsrc": "198.18.0.2"} | ({"gateway": gateway} if gateway else {})
 
     def answer(*arguments: str) -> Any:
         if arguments[:2] == ("route", "get"):
-            return [route]
-        assert arguments == ("neigh", "show", "to", gateway or "127.0.0.1", "dev", "eth0")
+            return [found]
+        assert arguments == ("neigh", "show", "to", gateway or address, "dev", device)
         return [{"state": states}] if states else []
 
     monkeypatch.setattr(net, "ip_json", answer)
     monkeypatch.setattr(net, "NEIGHBOUR_LIMIT_S", 0.05)
+    if device not in nics:
+        cause = "the way to {} leaves by " + f"{device}, not {{nics}}"
+    cause = cause.format(address, nics=" or ".join(nics), ns="neighbour solicitations")
     if cause:
-        assert fails(net.resolve, "127.0.0.1", "eth0").cause == cause
+        assert fails(net.resolve, address, nics).cause == cause
     else:
-        net.resolve("127.0.0.1", "eth0")
+        assert net.resolve(address, nics) == net.route(address, nics) == (device, "198.18.0.2")
+
+
+def test_a_way_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(net, "ip_json", lambda *_: [{"dev": "eth1"}])
+    for work in (net.route, net.resolve):
+        error = fails(work, "fd00::3", ("eth0", "eth1"))
+        assert error.cause == "eth1 has no address to reach fd00::3 with"
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "fib", "stack"),
+    [
+        (4, {"eth0/forwarding": 1}, "", ""),
+        (4, {"eth0/forwarding": 0, "all/forwarding": 1}, "forwarding is off on eth0", None),
+        (6, {"eth0/forwarding": 0, "all/forwarding": 1}, "forwarding is off on eth0", None),
+        (6, {"eth0/forwarding": 1, "all/forwarding": 1}, "", ""),
+        (6, {"eth0/forwarding": 1, "all/forwarding": 0}, "", "this kernel's stack forwards IPv6"),
+        (
+            6,
+            {"eth0/forwarding": 1, "all/forwarding": 0, "eth0/force_forwarding": 0},
+            "",
+            "forwarding of IPv6 is off on eth0",
+        ),
+        (6, {"eth0/forwarding": 1, "all/forwarding": 0, "eth0/force_forwarding": 1}, "", ""),
+    ],
+)
+def test_who_forwards(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: int,
+    settings: dict[str, int],
+    fib: str,
+    stack: str | None,
+) -> None:
+    """fib: why bpf_fib_lookup would not; stack: why the stack would not, None for the same."""
+    for name, value in settings.items():
+        file = tmp_path / f"ipv{family}" / "conf" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n")
+    monkeypatch.setattr(net, "SYSCTL", tmp_path)
+    for work, cause in (
+        (net.require_forwarding, fib),
+        (net.require_stack_forwarding, fib if stack is None else stack),
+    ):
+        if cause:
+            error = fails(work, "eth0", family)
+            assert error.cause.startswith(cause)
+            assert error.remedy
+        else:
+            work("eth0", family)
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the texts are a little-endian kernel's")
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("198.18.0.2", "020012C6:1B58"),
+        ("127.0.0.1", "0100007F:1B58"),
+        ("2001:2::2", "02000120000000000000000002000000:1B58"),
+        ("::1", "00000000000000000000000001000000:1B58"),
+    ],
+)
+def test_sockets_in_proc(address: str, text: str) -> None:
+    assert proc_address(address, 7000) == text
+    if address.endswith("1"):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((address, 0), family=family) as listener:
+            here = proc_address(address, listener.getsockname()[1])
+            assert here in Path("/proc/net/tcp6" if ":" in address else "/proc/net/tcp").read_text()
 
 
 def test_what_is_not_installed() -> None:
@@ -225,13 +320,35 @@ class FakeNft:
         ("rules", "nft refuses the rules: Error: syntax error"),
     ],
 )
-def test_what_nft_is_told(monkeypatch: pytest.MonkeyPatch, refuse: str, cause: str) -> None:
-    monkeypatch.setattr(net, "require_forwarding", lambda nic: None)
+@pytest.mark.parametrize(
+    ("ip", "place", "next_ip", "end"),
+    [
+        ("ip", config.Place("eth0", "198.18.0.2", 7000), "198.18.0.3", "198.18.0.3:8000"),
+        (
+            "ip6",
+            config.Place("eth0", "2001:2::2", 7000, egress_nic="eth1"),
+            "2001:2:0:1::3",
+            "[2001:2:0:1::3]:8000",
+        ),
+    ],
+)
+def test_what_nft_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    refuse: str,
+    cause: str,
+    ip: str,
+    place: config.Place,
+    next_ip: str,
+    end: str,
+) -> None:
+    asked = []
+    monkeypatch.setattr(net, "require_stack_forwarding", lambda *each: asked.append(each))
     monkeypatch.setattr(net, "require_free_port", lambda address, port: None)
-    forwarder = NftForwarder(config.Place("eth0", "198.18.0.2", 7000))
+    monkeypatch.setattr(net, "route", lambda address, nics: (nics[-1], place.data_ip))
+    forwarder = NftForwarder(place)
     nft = FakeNft(refuse)
     forwarder._nft = nft
-    target = config.Target("nft", "native", "198.18.0.3", 8000)
+    target = config.Target("nft", "native", next_ip, 8000)
     if cause:
         assert fails(forwarder.start, target).cause == cause
         forwarder.stop()
@@ -239,12 +356,20 @@ def test_what_nft_is_told(monkeypatch: pytest.MonkeyPatch, refuse: str, cause: s
         assert not [text for text in nft.said if text.startswith("delete")]
         return
     assert forwarder.start(target) == {"table": "hopbench"}
-    assert "ip daddr 198.18.0.2 tcp dport 7000" in nft.said[-1]
-    assert "dnat to 198.18.0.3:8000" in nft.said[-1]
-    assert "flags owner" in nft.said[-1]
+    assert asked == [(nic, place.family) for nic in place.nics]
+    assert nft.said[:2] == ["list table ip hopbench", "list table ip6 hopbench"]
+    lines = nft.said[-1].splitlines()
+    assert f"add table {ip} hopbench {{ flags owner; }}" in lines
+    assert all(line.split()[2] == ip for line in lines if line)
+    match = 'iifname "eth0" {} daddr {} meta l4proto {{ tcp, udp }} th dport 7000 '
+    assert match.format(ip, place.data_ip) in nft.said[-1]
+    assert f"counter name flows dnat to {end}\n" in nft.said[-1]
+    match = 'oifname "{}" ct status dnat {} daddr {} meta l4proto {{ tcp, udp }} th dport 8000 '
+    assert match.format(place.nics[-1], ip, next_ip) in nft.said[-1]
     assert forwarder.counters() == {"flows_opened": 4, "flows_masqueraded": 3}
+    assert nft.said[-1] == f"list counters table {ip} hopbench"
     forwarder.stop()
-    assert nft.said[-1] == "delete table ip hopbench"
+    assert nft.said[-1] == f"delete table {ip} hopbench"
 
 
 def test_a_child_ends_with_its_agent() -> None:

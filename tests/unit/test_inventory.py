@@ -174,6 +174,79 @@ def test_how_to_connect_goes_along(tmp_path: Path) -> None:
     assert bravo.ssh_vars == {**common, "ansible_host": "192.0.2.7", "ansible_port": 2222}
 
 
+@pytest.mark.parametrize(
+    ("variables", "egress_nic", "nat_ports", "nat_flows", "nat_policy"),
+    [
+        ("", "", None, None, "affine"),
+        ("egress_nic= nat_ports= nat_flows= nat_policy=", "", None, None, "affine"),
+        ("egress_nic=eth1 nat_policy=fresh", "eth1", None, None, "fresh"),
+        ("nat_ports=1024-65535 nat_flows=1", "", (1024, 65535), 1, "affine"),
+        ("nat_ports=20000-20015 nat_flows=1048576", "", (20000, 20015), 1048576, "affine"),
+        ('egress_nic="{{ nic }}.7" nic=eth1 nat_flows="\'9\'"', "eth1.7", None, 9, "affine"),
+    ],
+)
+def test_settings_of_a_hop(
+    tmp_path: Path,
+    variables: str,
+    egress_nic: str,
+    nat_ports: tuple[int, int] | None,
+    nat_flows: int | None,
+    nat_policy: str,
+) -> None:
+    path = write(tmp_path, changed(GOOD, ("198.18.0.2", f"198.18.0.2 {variables}")))
+    hop = load(str(path)).hops[0]
+    assert (hop.egress_nic, hop.nat_ports) == (egress_nic, nat_ports)
+    assert (hop.nat_flows, hop.nat_policy) == (nat_flows, nat_policy)
+    assert {type(hop.egress_nic), type(hop.nat_policy)} == {str}
+
+
+IPV6 = (("198.18.0.1", "2001:2::1"), ("198.18.0.2", "2001:2::2"), ("198.18.0.3", "2001:2::3"))
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("2001:2::2", "2001:2::2"),
+        ("2001:0002:0:0:0:0:0:0002", "2001:2::2"),
+        ("2001:2:0:1::A", "2001:2:0:1::a"),
+        ("2A00:1450:4001:82A::200E", "2a00:1450:4001:82a::200e"),
+        ("fd00::2", "fd00::2"),
+        ("fc00::198.18.0.2", "fc00::c612:2"),
+    ],
+)
+@pytest.mark.parametrize("name", ["chain.ini", "chain.yml"])
+def test_a_chain_of_ipv6(tmp_path: Path, name: str, written: str, address: str) -> None:
+    text = changed(GOOD if name.endswith("ini") else GOOD_YAML, *IPV6)
+    text = changed(text, ("2001:2::2", f'"{written}"'))
+    chain = load(str(write(tmp_path, text, name)))
+    assert (chain.family, chain.hops[0].data_ip) == (6, address)
+    assert chain.entry(1) == (address, 7000)
+    assert load(str(write(tmp_path, GOOD))).family == 4
+
+
+@pytest.mark.parametrize(
+    ("edits", "host", "rest"),
+    [
+        (IPV6[1:2], "bravo", "2001:2::2 is IPv6 while other hosts have IPv4"),
+        (IPV6[2:], "echo", "2001:2::3 is IPv6 while other hosts have IPv4"),
+        (IPV6[:1], "alpha", "2001:2::1 is IPv6 while other hosts have IPv4"),
+        (IPV6[1:], "alpha", "198.18.0.1 is IPv4 while other hosts have IPv6"),
+        (IPV6[:2], "echo", "198.18.0.3 is IPv4 while other hosts have IPv6"),
+    ],
+)
+def test_a_chain_of_two_families(
+    tmp_path: Path, edits: tuple[tuple[str, str], ...], host: str, rest: str
+) -> None:
+    path = write(tmp_path, changed(GOOD, *edits))
+    said = f"{path}: host {host}: data_ip {rest}: a chain is of one family"
+    assert fails(path) == said
+
+
+def test_two_spellings_of_one_address(tmp_path: Path) -> None:
+    path = write(tmp_path, changed(GOOD, *IPV6, ("2001:2::2", "2001:2:0::1")))
+    assert "data_ip 2001:2::1 is also the address of alpha" in fails(path)
+
+
 HOP = "bravo data_ip=198.18.0.2"
 HOST = "{file}: host bravo: "
 
@@ -247,26 +320,35 @@ def test_mistakes_in_the_chain(tmp_path: Path, old: str, new: str, line: str) ->
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("data_ip", "198.18.0.300", "is '198.18.0.300', not an IPv4 address"),
-        ("data_ip", "198.18.0", "is '198.18.0', not an IPv4 address"),
-        ("data_ip", "198.18.0.2/24", "is '198.18.0.2/24', not an IPv4 address"),
-        ("data_ip", "198.18.0.02", "is '198.18.0.02', not an IPv4 address"),
-        ("data_ip", "0x7f.0.0.1", "is '0x7f.0.0.1', not an IPv4 address"),
-        ("data_ip", "198.18.0.2 ", "is '198.18.0.2 ', not an IPv4 address"),
-        ("data_ip", "198.18.0.2; reboot", "is '198.18.0.2; reboot', not an IPv4 address"),
-        ("data_ip", "fd00::2", "is 'fd00::2', not an IPv4 address"),
-        ("data_ip", "::ffff:198.18.0.2", "is '::ffff:198.18.0.2', not an IPv4 address"),
-        ("data_ip", "bravo.lan", "is 'bravo.lan', not an IPv4 address"),
-        ("data_ip", 3323068418, "is '3323068418', not an IPv4 address"),
-        ("data_ip", 198.18, "is '198.18', not an IPv4 address"),
-        ("data_ip", True, "is 'True', not an IPv4 address"),
-        ("data_ip", ["198.18.0.2"], "is \"['198.18.0.2']\", not an IPv4 address"),
-        ("data_ip", {}, "is '{}', not an IPv4 address"),
+        ("data_ip", "198.18.0.300", "is '198.18.0.300', not an IP address"),
+        ("data_ip", "198.18.0", "is '198.18.0', not an IP address"),
+        ("data_ip", "198.18.0.2/24", "is '198.18.0.2/24', not an IP address"),
+        ("data_ip", "198.18.0.02", "is '198.18.0.02', not an IP address"),
+        ("data_ip", "0x7f.0.0.1", "is '0x7f.0.0.1', not an IP address"),
+        ("data_ip", "198.18.0.2 ", "is '198.18.0.2 ', not an IP address"),
+        ("data_ip", "198.18.0.2; reboot", "is '198.18.0.2; reboot', not an IP address"),
+        ("data_ip", "2001:2::2::", "is '2001:2::2::', not an IP address"),
+        ("data_ip", "[2001:2::2]", "is '[2001:2::2]', not an IP address"),
+        ("data_ip", "2001:2::2/64", "is '2001:2::2/64', not an IP address"),
+        ("data_ip", "bravo.lan", "is 'bravo.lan', not an IP address"),
+        ("data_ip", 3323068418, "is '3323068418', not an IP address"),
+        ("data_ip", 198.18, "is '198.18', not an IP address"),
+        ("data_ip", True, "is 'True', not an IP address"),
+        ("data_ip", ["198.18.0.2"], "is \"['198.18.0.2']\", not an IP address"),
+        ("data_ip", {}, "is '{}', not an IP address"),
         ("data_ip", None, "is missing"),
         ("data_ip", "224.0.0.1", "is '224.0.0.1', not the address of a host"),
         ("data_ip", "239.255.255.255", "is '239.255.255.255', not the address of a host"),
         ("data_ip", "0.0.0.0", "is '0.0.0.0', not the address of a host"),
         ("data_ip", "255.255.255.255", "is '255.255.255.255', not the address of a host"),
+        ("data_ip", "127.0.0.1", "is '127.0.0.1', not the address of a host"),
+        *(
+            ("data_ip", value, f"is '{value}', not the global or unique local address of a host")
+            for value in (
+                *("::", "::1", "fe80::2", "fe80::2%eth0", "2001:2::2%eth0", "fec0::2"),
+                *("ff02::1", "::ffff:198.18.0.2", "::198.18.0.2", "64:ff9b::c612:2", "4000::2"),
+            )
+        ),
         ("data_nic", "abcdefghijklmnop", "is 'abcdefghijklmnop', not an interface name"),
         ("data_nic", "ö" * 8, f"is '{'ö' * 8}', not an interface name"),
         ("data_nic", "a/b", "is 'a/b', not an interface name"),
@@ -282,10 +364,10 @@ def test_mistakes_in_the_chain(tmp_path: Path, old: str, new: str, line: str) ->
         ("data_nic", "", "is missing"),
         ("data_nic", 7, "is '7', not an interface name"),
         ("data_nic", ["eth0"], "is \"['eth0']\", not an interface name"),
-        ("xdp_attach", "skb", "is 'skb', not native or generic"),
-        ("xdp_attach", "Native", "is 'Native', not native or generic"),
-        ("xdp_attach", 1, "is '1', not native or generic"),
-        ("xdp_attach", ["native"], "is \"['native']\", not native or generic"),
+        ("xdp_attach", "skb", "is 'skb', not native, generic or offload"),
+        ("xdp_attach", "Native", "is 'Native', not native, generic or offload"),
+        ("xdp_attach", 1, "is '1', not native, generic or offload"),
+        ("xdp_attach", ["native"], "is \"['native']\", not native, generic or offload"),
         *(
             (variable, value, f"is '{value}', not a port from 1 to 65535")
             for variable in ("forward_port", "server_port")
@@ -296,9 +378,33 @@ def test_mistakes_in_the_chain(tmp_path: Path, old: str, new: str, line: str) ->
             )
         ),
         ("forward_port", [], "is '[]', not a port from 1 to 65535"),
+        *(
+            ("egress_nic", value, f"is {value!r}, not an interface name")
+            for value in ("a b", "a/b", "..", "a" * 16)
+        ),
+        ("egress_nic", 7, "is '7', not an interface name"),
+        ("egress_nic", "eth0", "is 'eth0', not another NIC than data_nic"),
+        *(
+            ("nat_ports", value, f"is '{value}', not a range of ports from 1024 to 65535, as ")
+            for value in (
+                *("1023-2000", "2000-1999", "60000-65536", "0-65535", "20000", "20000-", "-"),
+                *("20000 - 29999", "20000-29999 ", "20000:29999", "a-b", "-20000-29999", 20000),
+                *(True, 20000.5, "020000-029999", "100000-100100"),
+            )
+        ),
+        ("nat_ports", [20000, 29999], "is '[20000, 29999]', not a range of ports from 1024"),
+        ("nat_ports", "20000-20014", "is '20000-20014', not a range of at least 16 ports"),
+        *(
+            ("nat_flows", value, f"is '{value}', not a number of flows from 1 to 1048576")
+            for value in (0, -1, 1048577, True, 1.5, "0", "1048577", "1e3", "many", "65_536")
+        ),
+        *(
+            ("nat_policy", value, f"is '{value}', not affine or fresh")
+            for value in ("Affine", "random", 1, True)
+        ),
         ("forward_port", "{{ prot }}", "cannot be resolved: 'prot' is undefined"),
         ("data_ip", "{{ vars.ip }}", "cannot be resolved: 'vars' is undefined"),
-        ("data_ip", "{{ data_ip }}", "is '{{ data_ip }}', not an IPv4 address"),
+        ("data_ip", "{{ data_ip }}", "is '{{ data_ip }}', not an IP address"),
         ("data_ip", "{{", "cannot be resolved: unexpected 'end of template'"),
         ("data_ip", "{% for %}", "cannot be resolved: "),
         ("data_ip", "{{ 1 / 0 }}", "cannot be resolved: division by zero"),

@@ -4,16 +4,27 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import paths
-from bench.errors import UsageError
+from bench.errors import BenchError, UsageError
 from bench.inventory import load
-from bench.lab.files import inventory_text
-from bench.lab.model import ADDRESSES, MAX_HOPS, MAX_LABS, Lab, check_hops, check_name
+from bench.lab.files import inventory_text, read_state
+from bench.lab.model import (
+    ADDRESSES,
+    ADDRESSES_IPV6,
+    MAX_HOPS,
+    MAX_LABS,
+    Family,
+    Lab,
+    check_hops,
+    check_name,
+)
 
 INDEXES = (0, 1, 255, 256, MAX_LABS - 1)
 LONGEST = "a" * 16
@@ -24,15 +35,16 @@ IFNAMSIZ = 16
 @pytest.mark.parametrize("hops", [1, 2, MAX_HOPS])
 def test_every_host_of_every_lab_is_told_apart(hops: int) -> None:
     labs = [Lab(f"lab{index}", index, hops, "xdp") for index in INDEXES]
+    labs += [Lab(f"six{index}", index, hops, "xdp", 6) for index in INDEXES]
     hosts = [host for lab in labs for host in lab.hosts]
     assert len(hosts) == len(labs) * (hops + 2)
     for values in (
         {host.data_ip for host in hosts},
         {host.mac for host in hosts},
         {host.namespace for host in hosts},
-        {lab.namespace("wire") for lab in labs} | {host.namespace for host in hosts},
     ):
-        assert len(values) >= len(hosts)
+        assert len(values) == len(hosts)
+    assert not {lab.namespace("wire") for lab in labs} & {host.namespace for host in hosts}
     for lab in labs:
         assert [host.name for host in lab.hosts] == [
             "client",
@@ -54,13 +66,27 @@ def test_addresses_are_those_for_benchmarks(index: int) -> None:
         assert int(address) - int(lab.network.network_address) == number
 
 
-def test_macs_are_local_and_of_one_machine() -> None:
+@pytest.mark.parametrize("index", INDEXES)
+def test_ipv6_addresses_are_those_for_benchmarks(index: int) -> None:
+    lab = Lab(LONGEST, index, MAX_HOPS, "bridge", 6)
+    assert lab.network.prefixlen == 64
+    assert str(lab.network) == str(ipaddress.IPv6Network(f"2001:2:0:{index:x}::/64"))
+    assert ipaddress.IPv6Network(lab.network).subnet_of(ADDRESSES_IPV6)
+    for number, host in enumerate(lab.hosts, start=1):
+        assert host.data_ip == str(ipaddress.IPv6Address(f"2001:2:0:{index:x}::{number:x}"))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_macs_are_local_and_of_one_machine(family: Family) -> None:
     """IEEE 802: bit 1 of the first octet means locally administered, bit 0 a group."""
-    for host in Lab("local", 257, MAX_HOPS, "xdp").hosts:
+    for number, host in enumerate(Lab("local", 257, MAX_HOPS, "xdp", family).hosts, start=1):
         octets = [int(part, 16) for part in host.mac.split(":")]
         assert len(octets) == 6
         assert octets[0] & 0b11 == 0b10
-        assert ".".join(map(str, octets[2:])) == host.data_ip
+        if family == 4:
+            assert ".".join(map(str, octets[2:])) == host.data_ip
+        else:
+            assert octets == [2, 0, 0, 1, 1, number]
 
 
 def test_names_fit_where_they_go() -> None:
@@ -80,6 +106,15 @@ def test_the_first_lab() -> None:
     assert (first.name, first.data_ip, first.port) == ("client", "198.18.0.1", "p1")
     assert (last.name, last.data_ip, last.port) == ("server", "198.18.0.7", "p7")
     assert (last.namespace, last.mac) == ("hb-local-server", "02:00:c6:12:00:07")
+
+
+def test_the_first_lab_of_ipv6() -> None:
+    lab = Lab("local", 0, 5, "xdp", 6)
+    assert str(lab.network) == "2001:2::/64"
+    first, last = lab.hosts[0], lab.hosts[-1]
+    assert (first.data_ip, first.mac) == ("2001:2::1", "02:00:00:00:00:01")
+    assert (last.data_ip, last.mac) == ("2001:2::7", "02:00:00:00:00:07")
+    assert last.namespace == "hb-local-server"
 
 
 @pytest.mark.parametrize("name", ["a", "local", "a-1", "lab2", LONGEST, "a-", "a" * 15 + "9"])
@@ -116,15 +151,17 @@ def test_no_hop_counts(hops: int) -> None:
         check_hops(hops)
 
 
+@pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("hops", [1, 5, MAX_HOPS])
-def test_the_inventory_describes_the_lab(tmp_path: Path, hops: int) -> None:
-    lab = Lab("demo", 3, hops, "xdp")
+def test_the_inventory_describes_the_lab(tmp_path: Path, hops: int, family: Family) -> None:
+    lab = Lab("demo", 3, hops, "xdp", family)
     path = tmp_path / "inventory.ini"
     path.write_text(inventory_text(lab))
     chain = load(str(path))
     assert [(host.name, host.data_ip) for host in chain.hosts] == [
         (host.name, host.data_ip) for host in lab.hosts
     ]
+    assert chain.family == family
     assert {host.data_nic for host in chain.hosts} == {"eth0"}
     assert [host.port for host in chain.hosts] == [0, *([7000] * hops), 8000]
     for host in chain.hosts:
@@ -133,6 +170,24 @@ def test_the_inventory_describes_the_lab(tmp_path: Path, hops: int) -> None:
             "-F",
             "/run/hopbench/demo/ssh_config",
         ]
+
+
+@pytest.mark.parametrize(
+    ("change", "family"),
+    [({}, 4), ({"family": 6}, 6), ({"family": 4}, 4), ({"family": None}, None), ({"family": 5}, 5)],
+)
+def test_the_state_of_a_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], family: int | None
+) -> None:
+    monkeypatch.setattr(paths, "runtime_dir", lambda: tmp_path)
+    (tmp_path / "demo").mkdir()
+    state = {"index": 3, "hops": 2, "wire": "xdp", "owner_pid": None, **change}
+    (tmp_path / "demo" / "lab.json").write_text(json.dumps(state))
+    if family in (4, 6):
+        assert read_state("demo") == (Lab("demo", 3, 2, "xdp", 6 if family == 6 else 4), None)
+    else:
+        with pytest.raises(BenchError, match=r"lab.json is damaged: family"):
+            read_state("demo")
 
 
 def without_leading_comments(text: str) -> list[str]:

@@ -77,6 +77,7 @@ def test_hops_that_were_asked_for_are_not_cut() -> None:
     [
         (None, ("native", "native"), {"native"}),
         (None, ("generic", "generic"), {"generic"}),
+        (None, ("offload", "offload"), {"offload"}),
         (None, ("generic", "native"), None),
         ("native", ("generic", "generic"), {"native"}),
         ("native,generic", ("native", "generic"), {"native", "generic"}),

@@ -7,6 +7,7 @@ import csv
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import START, report, sample, tree
@@ -165,3 +166,23 @@ def test_the_chain_is_described_without_logins() -> None:
         {"name": "h1", "data_ip": "198.18.0.2", "data_nic": "eth0", "port": 7000}
         | {"xdp_attach": "native"}
     ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"egress_nic": "eth1"},
+        {"nat_ports": [20000, 29999], "nat_flows": 4096, "nat_policy": "fresh"},
+    ],
+)
+def test_settings_that_are_described(settings: dict[str, Any]) -> None:
+    """What a host leaves at its default is not said, here for a chain of IPv6."""
+    ports = tuple(settings["nat_ports"]) if "nat_ports" in settings else None
+    hop = Host("h1", "hop", "2001:2::2", "eth0", 7000, **{**settings, "nat_ports": ports})
+    client = Host("c", "client", "2001:2::1", "eth0", 0)
+    server = Host("s", "server", "2001:2::3", "eth0", 8000)
+    described = json.loads(json.dumps(describe_chain(Chain(Path("x"), client, (hop,), server))))
+    common = {"name": "h1", "data_ip": "2001:2::2", "data_nic": "eth0", "port": 7000}
+    assert described["hops"] == [{**common, "xdp_attach": "native", **settings}]
+    assert described["client"].keys() == {*common, "xdp_attach"}

@@ -80,7 +80,7 @@ def test_a_sweep_file(tmp_path: Path) -> None:
         ('["xdp", "direct"]', "[]", "[[cells]] 1: modes is empty"),
         ('["xdp", "direct"]', "[1]", "[[cells]] 1: modes must be words"),
         ('["xdp", "direct"]', '["tcp"]', "[[cells]] 1: modes: unknown mode 'tcp'"),
-        ('["native", "generic"]', '"skb"', "attach: 'skb' is neither native nor generic"),
+        ('["native", "generic"]', '"skb"', "attach: 'skb' is none of native, generic, offload"),
         ('hops = "1-2"', "", "[[cells]] 1: hops is missing"),
         ('"1-2"', "[1, true]", "[[cells]] 1: hops must be hop counts"),
         ('"1-2"', "0", "[[cells]] 1: hops: '0' is not a hop count"),

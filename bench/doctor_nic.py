@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a host's NICs would keep a run from working: link, forwarding, XDP in the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from bench.chain import Host
+from bench.finding import Finding
+
+# Drivers that are known to run XDP natively, as far as common hosts have them (kernel 6.x).
+NATIVE_DRIVERS = frozenset(
+    [
+        "veth",
+        "virtio_net",
+        "tun",
+        "ixgbe",
+        "ixgbevf",
+        "i40e",
+        "iavf",
+        "ice",
+        "igb",
+        "igc",
+        "mlx4_en",
+        "mlx5_core",
+        "bnxt_en",
+        "nfp",
+        "ena",
+        "gve",
+        "hv_netvsc",
+        "mvneta",
+        "mvpp2",
+        "sfc",
+        "qede",
+        "thunderx-nicvf",
+        "stmmac",
+        "tsnep",
+        "vmxnet3",
+        "xen_netfront",
+        "dpaa2-eth",
+        "fsl_enetc",
+        "cpsw",
+    ]
+)
+# The only one with a NIC that runs BPF itself (net/core/dev.c asks for XDP_SETUP_PROG_HW).
+OFFLOAD_DRIVERS = frozenset(["nfp"])
+# A page of 4096 bytes less XDP's headroom of 256, skb_shared_info of 320, and 22 for the Ethernet
+# header with two tags: what drivers that keep a packet in one page allow.
+MAX_NATIVE_MTU = 3498
+
+# A feature's name in ethtool's output, and the shorter one that ethtool -K takes.
+_RECEIVE_OFFLOADS = (("large-receive-offload", "lro"), ("rx-gro-hw", "rx-gro-hw"))
+
+
+def examine_nics(host: Host, found: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look at the data NIC, and at a hop's egress NIC. found: the host's facts."""
+    findings = list(_link(host, "data_nic", host.data_nic, found["nic"]))
+    nics = [(host.data_nic, found["nic"])]
+    if host.role == "hop" and host.egress_nic:
+        findings += _link(host, "egress_nic", host.egress_nic, found["egress_nic"])
+        nics.append((host.egress_nic, found["egress_nic"]))
+    for name, nic in nics:
+        if host.role == "hop" and nic is not None:
+            findings += _xdp(host, name, nic, found["cpus"] or 1)
+            findings += _forwarding(host, name, nic, found)
+    # Once is enough for what two NICs share.
+    yield from dict.fromkeys(findings)
+
+
+def _title(name: str, nic: Mapping[str, Any]) -> str:
+    return f"{name} ({nic['driver'] or 'unknown driver'})"
+
+
+def _link(host: Host, variable: str, name: str, nic: Mapping[str, Any] | None) -> Iterator[Finding]:
+    problem = partial(Finding, host.name, "problem")
+    if nic is None:
+        yield problem(f"no NIC {name}", f"correct {variable} in the inventory")
+        return
+    if variable == "data_nic" and host.data_ip not in nic["addresses"]:
+        yield problem(
+            f"{_title(name, nic)} does not have {host.data_ip}",
+            "correct data_ip, or give the NIC the address",
+        )
+    if not nic["up"]:
+        yield problem(f"{_title(name, nic)} is down", f"ip link set {name} up")
+
+
+def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[Finding]:
+    """Foresee why XDP would not attach, or not see what it should."""
+    problem = partial(Finding, host.name, "problem")
+    warning = partial(Finding, host.name, "warning")
+    if nic["lower_nic"] is not None:
+        # Tags are XDP's to read on the NIC below, unless that takes them off.
+        tag, name, nic = nic["vlan_id"], nic["lower"], nic["lower_nic"]
+        if nic["offloads"].get("rx-vlan-offload") == "on":
+            yield problem(
+                f"{name} takes VLAN tags off (rx-vlan-offload): XDP cannot tell VLAN {tag}",
+                f"ethtool -K {name} rxvlan off",
+            )
+    driver = nic["driver"]
+    title = _title(name, nic)
+    if nic["xdp_mode"]:
+        yield problem(
+            f"{title} already runs XDP program {nic['xdp_program']}",
+            "detach it, or wait for the run that holds it; bench clean removes our own",
+        )
+    if host.xdp_attach == "offload" and driver not in OFFLOAD_DRIVERS:
+        yield warning(
+            f"{title}: driver is not known to run XDP on the NIC itself",
+            "set xdp_attach=native, or use a NIC of the driver nfp",
+        )
+    if driver in NATIVE_DRIVERS:
+        yield Finding(host.name, "ok", f"{title}: driver is known to run XDP natively")
+    elif host.xdp_attach == "native":
+        yield warning(
+            f"{title}: driver is not known to run XDP natively",
+            "try it, or set xdp_attach=generic",
+        )
+    if host.xdp_attach == "native" and (nic["mtu"] or 0) > MAX_NATIVE_MTU:
+        yield problem(
+            f"MTU {nic['mtu']} on {title}: native XDP without fragments needs a packet in one page",
+            f"ip link set {name} mtu 1500",
+        )
+    for offload, short in _RECEIVE_OFFLOADS:
+        if nic["offloads"].get(offload) == "on" and driver != "veth":
+            yield warning(
+                f"{offload} is on, with which drivers refuse native XDP",
+                f"ethtool -K {name} {short} off",
+            )
+    now, most = nic["channels"]["combined"], nic["channels"]["combined_max"]
+    # virtnet_xdp_set (drivers/net/virtio_net.c) wants a queue to send by for every CPU.
+    if driver == "virtio_net" and now is not None and now + cpus > most:
+        yield warning(
+            f"{title} has {now} queues of at most {most}, and XDP wants one for each of {cpus} "
+            "CPUs: it will share queues, which is slow",
+            f"ethtool -L {name} combined {most - cpus}"
+            if most > cpus
+            else f"give the virtual machine {2 * cpus} queues",
+        )
+
+
+def _forwarding(
+    host: Host, name: str, nic: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[Finding]:
+    title = _title(name, nic)
+    problem = partial(Finding, host.name, "problem")
+    warning = partial(Finding, host.name, "warning")
+    if host.family == 6:
+        if nic["forwarding_ipv6"] != "1":
+            yield problem(f"forwarding is off on {title}", "run bench deploy")
+        elif found["forwarding_ipv6_all"] != "1" and nic["force_forwarding_ipv6"] is None:
+            yield warning(
+                "before Linux 6.17 the stack forwards IPv6 for all NICs or for none: nft will not",
+                "leave nft out, or set net.ipv6.conf.all.forwarding=1 where no NIC lives by router "
+                "advertisements",
+            )
+        elif found["forwarding_ipv6_all"] != "1" and nic["force_forwarding_ipv6"] != "1":
+            yield problem(f"force_forwarding is off on {title}", "run bench deploy")
+        return
+    if nic["forwarding"] != "1":
+        yield problem(f"forwarding is off on {title}", "run bench deploy")
+    if nic["accept_local"] == "0":
+        yield warning(
+            f"accept_local is off on {title}: what XDP hands to the stack while the next hop's "
+            "MAC address is not known is dropped",
+            "run bench deploy",
+        )
+    if nic["send_redirects"] == "1" or found["send_redirects_all"] == "1":
+        yield warning(
+            "ICMP redirects are on, which costs nft work that XDP does not do",
+            "sysctl net.ipv4.conf.all.send_redirects=0",
+        )

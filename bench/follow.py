@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow packets through a chain of XDP forwarders while they pass."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.chain import Chain
+from bench.errors import BenchError
+from bench.session import Session
+from bench.trace import Joiner, Journey, event_of
+
+_ROUND_S = 0.2
+_KEEP_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to follow.
+
+    client_port: only this source port of the client, 0 for any. per_second: most packets a second
+    at the first hop, 0 for all. fetch_bytes: size of the payload to download once, 0 to wait for
+    traffic that somebody else makes. count, duration_s: when to end, 0 for never.
+    """
+
+    hops: int
+    attach: str
+    client_port: int = 0
+    per_second: int = 0
+    fetch_bytes: int = 0
+    count: int = 0
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How it ended. missed: packets that hops saw and could not report."""
+
+    journeys: int
+    missed: int
+
+
+def follow(
+    chain: Chain, wanted: Wanted, ready: Callable[[], None], emit: Callable[[Journey], None]
+) -> Followed:
+    """Set the chain up in mode xdp with tracing, and emit each packet's journey.
+
+    ready: called when the chain forwards. Ends with the download, the count or the time asked for.
+    Raises BenchError; whatever ends it, the hops are as they were.
+    """
+    with Session(chain, wanted.hops, ["xdp"], trace=True) as session:
+        session.switch(("xdp", wanted.attach, wanted.hops))
+        # Deeper hops see other ports, and must report what the first one lets through.
+        session.choose_trace(wanted.client_port, wanted.per_second)
+        ready()
+        fetch = _Fetch(session, wanted)
+        fetch.start()
+        return _rounds(session, chain, wanted, fetch, emit)
+
+
+class _Fetch(threading.Thread):
+    """The download, beside the rounds; it speaks with the client's agent, they with the hops'."""
+
+    def __init__(self, session: Session, wanted: Wanted) -> None:
+        super().__init__(daemon=True)
+        self._session, self._wanted = session, wanted
+        self.error: BenchError | None = None
+
+    def run(self) -> None:
+        if not self._wanted.fetch_bytes:
+            return
+        try:
+            self._session.fetch(self._wanted.hops, (self._wanted.fetch_bytes,))
+        except BenchError as error:
+            self.error = error
+
+
+def _rounds(
+    session: Session,
+    chain: Chain,
+    wanted: Wanted,
+    fetch: _Fetch,
+    emit: Callable[[Journey], None],
+) -> Followed:
+    entries = [(hop.data_ip, hop.port) for hop in chain.hops[: wanted.hops]]
+    joiner = Joiner(entries)
+    began = kept = time.monotonic()
+    shown = missed = quiet = 0
+
+    def show(journeys: list[Journey]) -> None:
+        nonlocal shown
+        for journey in journeys:
+            # Where the first hop lets only some through, the others' reports of the rest mean
+            # nothing.
+            chosen = wanted.client_port or wanted.per_second
+            if chosen and all(event.hop for event in journey.events):
+                continue
+            if not wanted.count or shown < wanted.count:
+                emit(journey)
+                shown += 1
+
+    while True:
+        answers = session.traced()
+        events = [
+            event_of(hop, said, answer)
+            for hop, answer in enumerate(answers)
+            for said in answer["packets"]
+        ]
+        missed = answers[0]["missed"] if wanted.per_second else 0
+        missed = sum(answer["missed"] for answer in answers) - missed
+        show(joiner.round(events))
+        more = any(answer["more"] for answer in answers)
+        quiet = 0 if events or more else quiet + 1
+        now = time.monotonic()
+        over = (
+            (wanted.count and shown >= wanted.count)
+            or (wanted.duration_s and now - began > wanted.duration_s)
+            or (wanted.fetch_bytes and not fetch.is_alive() and quiet > 1)
+        )
+        if over:
+            break
+        if now - kept > _KEEP_EVERY_S and not fetch.is_alive():
+            session.keep()
+            kept = now
+        if not more:
+            time.sleep(_ROUND_S)
+    show(joiner.rest())
+    fetch.join()
+    if fetch.error is not None:
+        raise fetch.error
+    return Followed(shown, missed)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the forwarder did to each packet: bpf/trace.h's events as JSON."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from . import kernel
+from .program import Program, counter_names
+from .ring import RingBuffer
+
+# struct trace_event of bpf/trace.h
+_ENDS = "16s16s2s2s"
+_EVENT = struct.Struct("=Q" + _ENDS + _ENDS + "4s4sH2sHBBBB6x")
+_CONTROL = struct.Struct("=2sHIIIQ")
+_FIRST = struct.pack("=I", 0)
+_FLAGS = "FSRPAUEC"  # RFC 9293, lowest bit first
+_VERDICTS = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
+# What fits one answer with room to spare; the rest waits for the next question.
+MOST_EVENTS = 200
+
+
+class Tracer:
+    """The trace of one program."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._family = program.constants.family
+        self._names = counter_names()
+        self._ring = RingBuffer(program.fds["trace_events"])
+        self._waiting: deque[bytes] = deque()
+
+    def choose(self, client_port: int, per_second: int) -> None:
+        """Trace packets with this port on either side (0: all), so many a second (0: all)."""
+        control = _CONTROL.pack(struct.pack("!H", client_port), 0, per_second, 0, 0, 0)
+        kernel.update(self._program.fds["trace_control"], _FIRST, control)
+
+    def events(self) -> dict[str, Any]:
+        """Return events since the last call, how many were missed, and what their clock is.
+
+        boot_id: hosts that share it share the clock. realtime_ns: to be added to each event's time.
+        """
+        self._waiting.extend(self._ring.consume())
+        count = min(len(self._waiting), MOST_EVENTS)
+        taken = [self._event(self._waiting.popleft()) for _ in range(count)]
+        control = kernel.lookup(self._program.fds["trace_control"], _FIRST, _CONTROL.size)
+        return {
+            "packets": taken,
+            "more": len(self._waiting),
+            "missed": _CONTROL.unpack(control)[5],
+            "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            "realtime_ns": time.time_ns() - time.monotonic_ns(),
+        }
+
+    def _event(self, record: bytes) -> dict[str, Any]:
+        ns, *fields = _EVENT.unpack(record[: _EVENT.size])
+        before, after = self._ends(fields[:4]), self._ends(fields[4:8])
+        seq, ack, length, ip_id, reason, protocol, flags, ttl, verdict = fields[8:]
+        return {
+            "ns": ns,
+            "before": before,
+            "after": after,
+            "protocol": {6: "TCP", 17: "UDP"}.get(protocol, "ICMP"),
+            "flags": "".join(name for bit, name in enumerate(_FLAGS) if flags & 1 << bit),
+            "seq": int.from_bytes(seq, "big"),
+            "ack": int.from_bytes(ack, "big"),
+            "length": length,
+            "id": int.from_bytes(ip_id, "big"),
+            "ttl": ttl,
+            "verdict": _VERDICTS.get(verdict, str(verdict)),
+            "reason": self._names[reason],
+        }
+
+    def _ends(self, fields: list[bytes]) -> list[Any]:
+        size = 4 if self._family == 4 else 16
+        af = socket.AF_INET if self._family == 4 else socket.AF_INET6
+        source, dest = (socket.inet_ntop(af, each[:size]) for each in fields[:2])
+        ports = [int.from_bytes(each, "big") for each in fields[2:]]
+        return [source, ports[0], dest, ports[1]]
+
+    def close(self) -> None:
+        """Let go of the ring."""
+        self._ring.close()
