@@ -23,6 +23,9 @@ from bench.sweep import Sweep, order
 
 # The share of a sample's connections that every hop must have counted.
 _CARRIED = 0.99
+# By how much the packets may differ that client and hops counted: SSH and the like of the client's
+# own, and what was still under way when the counters were read.
+_PACKETS_SHARE, _PACKETS_FEW = 0.02, 20
 
 
 @dataclass
@@ -158,7 +161,27 @@ def _path_reason(cell: Cell, raw: RawSample) -> str:
     for number, flows in enumerate(raw.flows, start=1):
         if flows < _CARRIED * cell.transactions:
             return f"hop {number} carried {flows} of {cell.transactions} connections"
+    return _packets_reason(raw)
+
+
+def _packets_reason(raw: RawSample) -> str:
+    """Return where packets got lost or came from, going by the hops that count them, or nothing."""
+    before, sent, back = "the client", raw.segments_sent, None
+    for number, counted in enumerate(raw.counted, start=1):
+        if "forwarded_packets" not in counted:
+            return ""
+        forwarded, returned = counted["forwarded_packets"], counted["returned_packets"]
+        here = f"hop {number}"
+        if not _reconcile(sent, forwarded):
+            return f"{before} sent {sent} packets, {here} forwarded {forwarded}"
+        if back is not None and not _reconcile(returned, back):
+            return f"{here} returned {returned} packets, {before} returned {back}"
+        before, sent, back = here, forwarded, returned
     return ""
+
+
+def _reconcile(one: int, other: int) -> bool:
+    return abs(one - other) <= _PACKETS_FEW + _PACKETS_SHARE * max(one, other)
 
 
 def _left_s(took_s: dict[Cell, float], rest: list[Cell], sweep: Sweep, block: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,8 @@ Forwarding = tuple[str, str, int]
 class RawSample:
     """What the client saw of one siege invocation, and what each hop counted meanwhile.
 
-    flows: connections that each hop of the cell took part in, in chain order.
+    segments_sent: TCP segments the client sent. counted: what each hop of the cell counted
+    meanwhile, in chain order: `flows_opened` in every mode, packets in those that see each.
     """
 
     stdout: str
@@ -46,7 +47,13 @@ class RawSample:
     timed_out: bool
     started_at: float
     wall_s: float
-    flows: tuple[int, ...]
+    segments_sent: int
+    counted: tuple[Mapping[str, int], ...]
+
+    @property
+    def flows(self) -> tuple[int, ...]:
+        """Connections that each hop took part in."""
+        return tuple(each["flows_opened"] for each in self.counted)
 
 
 def forwarding_of(cell: Cell) -> Forwarding:
@@ -224,9 +231,12 @@ class Session:
 
         Counts only grow while the hops are not switched. Renews the hops' lease.
         """
+        return tuple(int(each["flows_opened"]) for each in self._counters(hops, lease_s))
+
+    def _counters(self, hops: int, lease_s: float) -> list[dict[str, int]]:
         agents = self._hop_agents[:hops]
         answers = ask_all(agents, {"op": "counters", "lease_s": lease_s})
-        return tuple(int(answer["counters"]["flows_opened"]) for answer in answers)
+        return [answer["counters"] for answer in answers]
 
     def sample(self, cell: Cell) -> RawSample:
         """Run siege once for a cell. Between the first and the last line of this, no SSH traffic.
@@ -237,7 +247,7 @@ class Session:
         lease_s = limit_s + _LEASE_SLACK_S
         self._renew(lease_s + SWITCH_LIMIT_S)
         self.switch(forwarding_of(cell))
-        before = self.flows(cell.hops, lease_s)
+        before = self._counters(cell.hops, lease_s)
         ip, port = self._chain.entry(cell.hops)
         answer = self._client.ask(
             {
@@ -252,7 +262,7 @@ class Session:
             },
             lease_s,
         )
-        after = self.flows(cell.hops)
+        after = self._counters(cell.hops, lease_s)
         return RawSample(
             stdout=answer["stdout"],
             stderr=answer["stderr"],
@@ -260,7 +270,11 @@ class Session:
             timed_out=answer["timed_out"],
             started_at=answer["started_at"],
             wall_s=answer["wall_s"],
-            flows=tuple(b - a for a, b in zip(before, after, strict=True)),
+            segments_sent=answer["segments_sent"],
+            counted=tuple(
+                {name: now[name] - then.get(name, 0) for name in now}
+                for then, now in zip(before, after, strict=True)
+            ),
         )
 
 

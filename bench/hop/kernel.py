@@ -9,11 +9,12 @@ import os
 import struct
 from dataclasses import dataclass
 
+from . import netlink
 from .errors import HopError
 
 # include/uapi/linux/bpf.h and if_link.h
 BPF_XDP = 37
-FLAGS = {"generic": 1 << 1, "native": 1 << 2}
+FLAGS = {"generic": 1 << 1, "native": 1 << 2, "offload": 1 << 3}
 _ATTACHED = {1: "native", 2: "generic", 3: "offload", 4: "several"}
 
 XDP_FLAGS_UPDATE_IF_NOEXIST = 1
@@ -112,8 +113,8 @@ def _name(number: int) -> str:
 def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
     """Attach by a bpf_link and return its file descriptor: closed, also by SIGKILL, it detaches.
 
-    attach: `native` or `generic`; flags 0 would let the kernel choose generic silently.
-    Raises HopError with the kernel's reason.
+    attach: a key of FLAGS; flags of 0 would let the kernel choose generic silently.
+    Raises HopError with the driver's reason.
     """
     opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), flags=FLAGS[attach])
     link_fd: int = library().bpf_link_create(prog_fd, ifindex, BPF_XDP, ctypes.byref(opts))
@@ -125,15 +126,38 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
         raise HopError(
             "another XDP program is attached to the NIC", "detach it; it is never replaced"
         )
-    if number == errno.EOPNOTSUPP:
-        raise HopError(
-            f"the NIC's driver does not take XDP in {attach} mode",
-            "choose xdp_attach=generic, or a NIC whose driver supports XDP",
-        )
+    try:
+        reason = netlink.refusal(ifindex, prog_fd, FLAGS[attach])
+    except OSError:
+        reason = ""
     raise HopError(
-        f"XDP cannot be attached in {attach} mode: {_name(number)}",
-        "native XDP may need fewer queues, GRO_HW and LRO off, or a smaller MTU",
+        f"the NIC's driver refuses XDP in {attach} mode: {reason or _name(number)}",
+        _remedy(attach, reason, number),
     )
+
+
+# What drivers complain of, and what helps; the first that is found in the reason counts.
+_REMEDIES = (
+    ("queue", "give the NIC more queues, or the host fewer CPUs (ethtool -L)"),
+    ("mtu", "ip link set the NIC to a smaller mtu: a packet has to fit one page"),
+    ("gro_hw", "ethtool -K the NIC rx-gro-hw off"),
+    ("gro", "ethtool -K the NIC rx-gro-hw off"),
+    ("lro", "ethtool -K the NIC lro off"),
+    ("csum", "ethtool -K the NIC rx-checksumming off, or change the host's offloads"),
+)
+
+
+def _remedy(attach: str, reason: str, number: int) -> str:
+    """Return what to do about a refusal."""
+    if attach == "offload":
+        return "choose xdp_attach=native; hardly any NIC runs XDP itself"
+    words = reason.lower()
+    for word, remedy in _REMEDIES:
+        if word in words:
+            return remedy
+    if number == errno.EOPNOTSUPP:
+        return "choose xdp_attach=generic, or a NIC whose driver supports XDP"
+    return "native XDP may need fewer queues, GRO_HW and LRO off, or a smaller MTU"
 
 
 def query_xdp(ifindex: int) -> tuple[str, int]:

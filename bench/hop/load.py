@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from . import config, process, version
+from . import config, net, process, version
 from .address import endpoint
 from .errors import HopError
 from .protocol import Ended, Message, serve
@@ -70,6 +70,7 @@ class Load:
         argv += [f"http://{endpoint(address, port)}/{size}.bin"]
         # Into files, not pipes: nobody reads while the clock runs.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            sent = net.segments_sent()
             started_at = time.time()
             begin = time.monotonic()
             self._siege = process.spawn(
@@ -81,6 +82,7 @@ class Load:
             timed_out = not self._wait(limit_s)
             wall_s = time.monotonic() - begin
             self.stop()
+            sent = net.segments_sent() - sent
             return {
                 "event": "sample",
                 "stdout": _text(out),
@@ -89,6 +91,7 @@ class Load:
                 "timed_out": timed_out,
                 "started_at": started_at,
                 "wall_s": wall_s,
+                "segments_sent": sent,
             }
 
     _status = 0

@@ -155,13 +155,13 @@ class _Packet:
 
 @dataclass(slots=True)
 class Way:
-    """What a flow knows of one of its sides; `missed`: the latest lookup found no neighbour."""
+    """What a flow knows of one of its sides, since when."""
 
     link: str
     own: bytes
     mac: bytes | None
     mtu: int | None
-    missed: bool
+    looked: int
 
 
 @dataclass(slots=True)
@@ -178,7 +178,6 @@ class Flow:
     to_next: Way
     to_client: Way
     used: int
-    looked: int
     state: int = 0
     orphan: bool = False  # it has no client any more, only the port
 
@@ -274,17 +273,17 @@ class Model:
     def _parse(self, frame: bytes, link: str) -> _Packet | str:
         due = self.config.tag(link)
         l3 = 18 if due else 14
-        if len(frame) < l3:
+        if len(frame) < 14:
             return "passed_truncated"
         (ethertype,) = _word.unpack_from(frame, 12)
-        if due:
-            (identifier,) = _word.unpack_from(frame, 14)
-            tags = {self.config.vlan, self.config.egress_vlan} - {0}
-            if ethertype != 0x8100 or identifier & 0xFFF not in tags:
-                return "passed_vlan"
-            (ethertype,) = _word.unpack_from(frame, 16)
-        elif ethertype in (0x8100, 0x88A8):
+        if (ethertype == 0x8100) != bool(due) or ethertype == 0x88A8:
             return "passed_vlan"
+        if due:
+            if len(frame) < 18:
+                return "passed_truncated"
+            identifier, ethertype = _ports.unpack_from(frame, 14)
+            if identifier & 0xFFF not in {self.config.vlan, self.config.egress_vlan} - {0}:
+                return "passed_vlan"
         if frame[0] & 1:
             return "passed_not_unicast"
         if ethertype != self._layout.ethertype:
@@ -374,7 +373,7 @@ class Model:
         route = self.kernel(address)
         if route is None or (route.link == "egress" and not self.config.two_nics):
             return None
-        return Way(route.link, route.own, route.mac, route.mtu, route.mac is None)
+        return Way(route.link, route.own, route.mac, route.mtu, self.now)
 
     def _open(self, packet: _Packet, client_port: int, old: Flow | None) -> Flow | str:
         """Begin a flow; or return the counter that says why not."""
@@ -384,7 +383,7 @@ class Model:
         if to_next is None or to_client is None:
             return "dropped_no_route"
         if to_client.mac is None:
-            to_client.mac, to_client.missed = packet.frame[6:12], False
+            to_client.mac = packet.frame[6:12]
         port = self._port(packet, client_port, old)
         if port is None:
             return "dropped_no_port"
@@ -407,7 +406,6 @@ class Model:
             *self.next,
             to_next,
             to_client,
-            self.now,
             self.now,
         )
         self.flows[packet.protocol, port] = flow
@@ -474,23 +472,22 @@ class Model:
 
     # Carrying
 
-    def _reachable(self, flow: Flow, way: Way) -> bool:
-        """Look both sides up when it is time; say whether XDP can send by `way`."""
+    def _reachable(self, way: Way, address: bytes) -> bool:
+        """Look the neighbour up when it is time; say whether XDP can send to it."""
         # An age is at least two seconds and a run far shorter than one.
-        if way.mac is not None and self.now - flow.looked < 2:
+        if way.mac is not None and self.now - way.looked < 2:
             return True
-        flow.looked = self.now
-        for side, address in ((flow.to_next, flow.next), (flow.to_client, flow.client)):
-            found = self._way(address)
-            side.missed = False
-            if found is not None:
-                side.link, side.own, side.missed = found.link, found.own, found.missed
-                side.mac, side.mtu = found.mac or side.mac, found.mtu or side.mtu
-        return not way.missed and way.mac is not None
+        way.looked = self.now
+        found = self._way(address)
+        if found is None:
+            return way.mac is not None
+        way.link, way.own, way.mtu = found.link, found.own, found.mtu or way.mtu
+        way.mac = found.mac or way.mac
+        return found.mac is not None
 
     def _carry(self, flow: Flow, packet: _Packet, *, to_client: bool) -> tuple[int, bytes]:
         way = flow.to_client if to_client else flow.to_next
-        reachable = self._reachable(flow, way)
+        reachable = self._reachable(way, flow.client if to_client else flow.next)
         flow.used = self.now
         too_big = way.mtu is not None and packet.end - packet.l3 > way.mtu
         if too_big and way.mtu and (self.config.family == 6 or packet.frame[packet.l3 + 6] & 0x40):
@@ -591,7 +588,6 @@ class Model:
         flow, l4, to_client = found
         client, server = flow.onward(self.config)
         way = flow.to_client if to_client else flow.to_next
-        reachable = self._reachable(flow, way)
         buffer, l3 = bytearray(packet.frame), packet.l4 + 8
         protocol = flow.protocol
         total = self._translate(
@@ -609,7 +605,7 @@ class Model:
         else:
             total += both
         _follow(buffer, packet.l4 + 2, total)
-        if not reachable:
+        if way.mac is None:
             return self._pass(bytes(buffer), "passed_unresolved")
         self._count("errors_returned" if to_client else "errors_forwarded")
         return self._send(buffer, packet, way)

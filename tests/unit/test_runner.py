@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ STARTED = datetime(2026, 11, 23, 3, 15, tzinfo=UTC)
 CELL = Cell("nft", "", 3, 312, 1, 300)
 
 
-def raw(name: str = "success_c1", **changes: object) -> RawSample:
+def raw(name: str = "success_c1", **changes: Any) -> RawSample:
     """Return what the client would report of a real siege."""
     values: dict[str, object] = {
         "stdout": (DATA / f"{name}.txt").read_text(),
@@ -31,9 +32,18 @@ def raw(name: str = "success_c1", **changes: object) -> RawSample:
         "timed_out": False,
         "started_at": STARTED.timestamp(),
         "wall_s": 0.1,
-        "flows": (300, 300, 300),
+        "segments_sent": 1500,
+        "counted": tuple({"flows_opened": n} for n in changes.pop("flows", (300, 300, 300))),
     }
     return RawSample(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def counted(*packets: tuple[int, int]) -> tuple[dict[str, int], ...]:
+    """Return what hops count that see each packet: (forwarded, returned) each."""
+    return tuple(
+        {"flows_opened": 300, "forwarded_packets": there, "returned_packets": back}
+        for there, back in packets
+    )
 
 
 def test_a_sample_that_counts() -> None:
@@ -51,6 +61,23 @@ def test_a_sample_that_counts() -> None:
         # What conntrack leaves uncounted is no detour.
         (CELL, raw(flows=(300, 297, 299)), ""),
         (CELL, raw(flows=(301, 350, 400)), ""),
+        (CELL, raw(counted=counted((1500, 1200), (1500, 1200), (1500, 1200))), ""),
+        (CELL, raw(counted=counted((1501, 1199), (1480, 1215), (1490, 1200))), ""),
+        (
+            CELL,
+            raw(counted=counted((1000, 1200), (1000, 1200), (1000, 1200))),
+            "the client sent 1500 packets, hop 1 forwarded 1000",
+        ),
+        (
+            CELL,
+            raw(counted=counted((1500, 1200), (1400, 1200), (1400, 1200))),
+            "hop 1 sent 1500 packets, hop 2 forwarded 1400",
+        ),
+        (
+            CELL,
+            raw(counted=counted((1500, 1200), (1500, 1200), (1500, 1300))),
+            "hop 3 returned 1300 packets, hop 2 returned 1200",
+        ),
         (CELL, raw(flows=(300, 296, 300)), "hop 2 carried 296 of 300 connections"),
         (CELL, raw(flows=(0, 0, 0)), "hop 1 carried 0 of 300 connections"),
         (CELL, raw(flows=(300, 300, -5)), "hop 3 carried -5 of 300 connections"),
