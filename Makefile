@@ -17,12 +17,12 @@ define step
 @echo "== $(1)" >&2; $(2) || { echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
 endef
 
-.PHONY: bench test test-unit lint format setup lock clean help
+.PHONY: bench test test-unit fuzz lint format setup setup-tests lock clean help
 
 bench: setup
 	$(call step,bench run,$(BIN)/bench run)
 
-test: setup
+test: setup-tests
 	$(call step,lint,$(MAKE) --no-print-directory run-lint)
 	$(call step,tests,$(BIN)/pytest)
 
@@ -50,6 +50,14 @@ format: setup
 setup:
 	@sh tools/setup.sh
 
+setup-tests:
+	@sh tools/setup.sh --tests
+
+# Look for differences between the forwarder and its model for as long as asked.
+FUZZ_SECONDS ?= 600
+fuzz: setup-tests
+	HOPBENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/datapath/test_fuzz.py
+
 # Resolve pyproject.toml anew into requirements.lock: for every Python from 3.11 on, with hashes,
 # and with the build backend, which then needs no network.
 lock:
@@ -69,6 +77,7 @@ help:
 	@echo "make bench      set up, bring up a lab, run the default sweep, print the verdict"
 	@echo "make test       set up, lint, run every test"
 	@echo "make test-unit  set up, run the tests that need no lab"
+	@echo "make fuzz       feed random packets to the forwarder and its model (FUZZ_SECONDS=600)"
 	@echo "make lint       every linter, changing nothing"
 	@echo "make format     let the formatters have their way"
 	@echo "make setup      install what is missing and make .venv"

@@ -24,6 +24,7 @@ _COMMANDS = {
     "show": ("show", "show_command"),
     "compare": ("compare", "compare_command"),
     "trace": ("trace", "trace_command"),
+    "datapath": ("datapath", "datapath_command"),
     "clean": ("clean", "clean_command"),
 }
 

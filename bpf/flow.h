@@ -59,7 +59,8 @@ struct flow {
 	__u8 seen[DIRECTIONS]; /* enum flow_seen, by the direction of the packets */
 	__u8 zero[3];
 	struct way way[DIRECTIONS];
-	__u32 last; /* tick of its last packet */
+	__u32 last;  /* tick of its last packet */
+	__u32 limit; /* how many ticks it may be idle: idle_limit() of its state */
 } __attribute__((aligned(64)));
 
 #define PORT_COUNT (PORT_MAX - PORT_MIN + 1)
@@ -88,11 +89,6 @@ static __always_inline int flow_closed(const struct flow *flow)
 	return (both & SEEN_FIN) || (any & SEEN_RST);
 }
 
-static __always_inline int place_is_udp(__u32 place)
-{
-	return place >= PORT_COUNT;
-}
-
 /* How long a flow may be idle before it loses its port, in ticks. */
 static __always_inline __u32 idle_limit(const struct flow *flow, int udp)
 {
@@ -109,9 +105,10 @@ static __always_inline __u32 idle_limit(const struct flow *flow, int udp)
 	return ((any & SEEN_FIN) ? 240 : 7440) * HZ;
 }
 
-static __always_inline int flow_expired(const struct flow *flow, __u32 tick, int udp)
+static __always_inline int flow_expired(const struct flow *flow, __u32 tick)
 {
-	return tick - flow->last > idle_limit(flow, udp);
+	/* Signed: another CPU may have used it in a tick that has not come here yet. */
+	return (__s32)(tick - flow->last) > (__s32)flow->limit;
 }
 
 static __always_inline int flow_is_of(const struct flow *flow, const struct addr *client,

@@ -59,6 +59,7 @@ static __always_inline void flow_fill(struct packet *pkt, struct flow *flow,
 	flow->next_port = set->next_port;
 	flow->seen[TO_NEXT] = 0;
 	flow->seen[TO_CLIENT] = 0;
+	flow->limit = idle_limit(flow, pkt->protocol == IPPROTO_UDP);
 	__builtin_memcpy(flow->way[TO_NEXT].mac, next->mac, ETH_ALEN);
 	flow->way[TO_NEXT].mtu = next->mtu;
 	flow->way[TO_NEXT].checked = next->checked;
@@ -81,7 +82,7 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 {
 	const int udp = pkt->protocol == IPPROTO_UDP;
 	const struct settings *set = settings_now();
-	struct neighbour next = {}, client = {};
+	struct neighbour *next, *client;
 	const int known = flow != NULL;
 	__u32 tick = tick_now(), place = NO_PLACE;
 	struct endpoint end;
@@ -90,8 +91,9 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 		COUNT(pkt, dropped_not_ready);
 		return NULL;
 	}
-	if (neighbour_next(ctx, &set->out, &set->next, pkt->protocol, tick, &next) ||
-	    neighbour_client(ctx, source_of(pkt->ip), pkt->protocol, tick, &client)) {
+	next = neighbour_ask(ctx, &set->out, &set->next, TO_NEXT, pkt->protocol, tick);
+	client = neighbour_client(ctx, source_of(pkt->ip), pkt->protocol, tick);
+	if (!next || !client) {
 		COUNT(pkt, dropped_no_route);
 		return NULL;
 	}
@@ -106,7 +108,7 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 		if (!flow)
 			return NULL;
 	}
-	flow_fill(pkt, flow, set, &next, &client, tick);
+	flow_fill(pkt, flow, set, next, client, tick);
 	if (place != NO_PLACE)
 		claim_delete(place);
 	pkt->count->flows_opened++;
@@ -115,19 +117,21 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	return flow;
 }
 
-/* Note what a TCP segment says about its connection. */
+/* Note what a packet says about its flow; hardly any says something new. */
 static __always_inline void flow_track(struct packet *pkt, struct flow *flow, enum direction to)
 {
-	__u8 *seen = &flow->seen[to];
+	const int udp = pkt->protocol == IPPROTO_UDP;
 	const struct tcphdr *tcp = &pkt->l4->tcp;
+	__u8 seen = SEEN_PACKET;
 	int was_closed;
 
-	if (unlikely_(!(*seen & SEEN_PACKET)))
-		*seen |= SEEN_PACKET;
-	if (pkt->protocol != IPPROTO_TCP || likely_(!tcp->fin && !tcp->rst))
+	if (!udp)
+		seen |= (tcp->fin ? SEEN_FIN : 0) | (tcp->rst ? SEEN_RST : 0);
+	if (likely_((flow->seen[to] & seen) == seen))
 		return;
 	was_closed = flow_closed(flow);
-	*seen |= (tcp->fin ? SEEN_FIN : 0) | (tcp->rst ? SEEN_RST : 0);
+	flow->seen[to] |= seen;
+	flow->limit = idle_limit(flow, udp);
 	if (!was_closed && flow_closed(flow))
 		pkt->count->flows_closed++;
 }
@@ -186,8 +190,7 @@ static __always_inline int from_client(struct xdp_md *ctx, struct packet *pkt)
 
 	opens = !flow;
 	if (flow && syn)
-		opens = flow_closed(flow) || flow_expired(flow, tick_now(), 0) ||
-			flow_outdated(flow);
+		opens = flow_closed(flow) || flow_expired(flow, tick_now()) || flow_outdated(flow);
 	else if (flow && udp)
 		opens = flow_outdated(flow);
 	if (unlikely_(opens)) {

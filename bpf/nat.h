@@ -89,27 +89,32 @@ static __always_inline struct endpoint endpoint_of(const struct addr *addr, __be
 	return end;
 }
 
+/*
+ * Of an address. Knuth's multiplicative hash keeps clients apart; adding their
+ * ports keeps any PORT_COUNT successive ports of one client distinct.
+ */
+static __always_inline __u32 addr_spread(const struct addr *addr)
+{
+	__u32 words = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < ADDR_WORDS; i++)
+		words ^= addr->word[i];
+	return (words * 2654435761u) >> 8;
+}
+
 /* Where an endpoint is at home: a function of the endpoint, or NO_PLACE. */
 static __always_inline __u32 home_of(const struct addr *addr, __be16 client_port, int udp)
 {
-	__u32 port = from_be16(client_port);
-	__u32 base = udp ? PORT_COUNT : 0;
-	__u32 spread = 0;
-	int i;
+	const __u32 port = from_be16(client_port);
+	const __u32 base = udp ? PORT_COUNT : 0;
 
 	if (port >= PORT_MIN && port <= PORT_MAX)
 		return base + port - PORT_MIN;
-#if FRESH
-	return NO_PLACE;
-#else
-#pragma unroll
-	for (i = 0; i < ADDR_WORDS; i++)
-		spread ^= addr->word[i];
-	/* Knuth's multiplicative hash keeps clients apart; adding the port
-	 * keeps any PORT_COUNT successive ports of one client distinct. */
-	spread = (spread * 2654435761u) >> 8;
-	return base + (port + spread) % PORT_COUNT;
-#endif
+	if (FRESH)
+		return NO_PLACE;
+	return base + (port + addr_spread(addr)) % PORT_COUNT;
 }
 
 static __always_inline struct flow *flow_of_client(const struct addr *addr, __be16 port, int udp)
@@ -161,13 +166,40 @@ static __always_inline int flow_leave(struct packet *pkt, struct flow *flow, int
 	flow_unlink(flow, place, udp);
 	flow->client_port = 0;
 	flow->seen[TO_CLIENT] |= SEEN_RST;
+	flow->limit = idle_limit(flow, udp);
 	claim_delete(place);
 	return 0;
 }
 
-static __always_inline int place_free(const struct flow *flow, __u32 tick, int udp)
+static __always_inline int place_free(const struct flow *flow, __u32 tick)
 {
-	return !flow->used || flow_expired(flow, tick, udp);
+	return !flow->used || flow_expired(flow, tick);
+}
+
+/* The first free place of those to be tried for an endpoint, or NO_PLACE. */
+static __always_inline __u32 place_find(struct packet *pkt, const struct endpoint *end, __u32 home,
+					__u32 tick)
+{
+	const int udp = end->udp;
+	const __u32 base = udp ? PORT_COUNT : 0;
+	__u32 place = home;
+	int i;
+
+	if (home == NO_PLACE)
+		place = base + bpf_get_prandom_u32() % PORT_COUNT;
+#pragma unroll
+	for (i = 0; i < PORT_TRIES; i++) {
+		struct flow *flow = flow_at(place);
+
+		if (!flow)
+			return NO_PLACE;
+		/* On HOP_PORT a returning packet would look like a client's. */
+		if (to_be16(PORT_MIN + place - base) != HOP_PORT && place_free(flow, tick))
+			return place;
+		pkt->count->port_collisions++;
+		place = base + (place - base + PORT_STEP) % PORT_COUNT;
+	}
+	return NO_PLACE;
 }
 
 /*
@@ -178,54 +210,41 @@ static __always_inline struct flow *port_claim(struct packet *pkt, const struct 
 					       __u32 tick, __u32 *claimed)
 {
 	const int udp = end->udp;
-	const __u32 base = udp ? PORT_COUNT : 0;
 	const __u32 home = home_of(&end->addr, end->port, udp);
-	__u32 place = home;
-	int i;
+	const __u32 place = place_find(pkt, end, home, tick);
+	struct flow *flow = flow_at(place);
 
-#if FRESH
-	if (home == NO_PLACE)
-		place = base + bpf_get_prandom_u32() % PORT_COUNT;
-#endif
-	for (i = 0; i < PORT_TRIES; i++) {
-		struct flow *flow = flow_at(place);
-		__be16 port = to_be16(PORT_MIN + place - base);
-
-		if (!flow)
-			return NULL;
-		/* On HOP_PORT a returning packet would look like a client's. */
-		if (port != HOP_PORT && place_free(flow, tick, udp)) {
-			if (claim_insert(place)) {
-				COUNT(pkt, dropped_claim_lost);
-				return NULL;
-			}
-			/* The one who was here a moment ago may have taken it. */
-			if (place_free(flow, tick, udp)) {
-				if (flow->used) {
-					if (!flow_closed(flow))
-						pkt->count->flows_evicted++;
-					flow_unlink(flow, place, udp);
-				}
-				flow->used = 0;
-				if (place != home && endpoint_insert(pkt, end, place)) {
-					claim_delete(place);
-					return NULL;
-				}
-				flow->port = port;
-				if (port == end->port)
-					pkt->count->port_kept++;
-				else
-					pkt->count->port_other++;
-				*claimed = place;
-				return flow;
-			}
-			claim_delete(place);
-		}
-		pkt->count->port_collisions++;
-		place = base + (place - base + PORT_STEP) % PORT_COUNT;
+	if (!flow) {
+		COUNT(pkt, dropped_no_port);
+		return NULL;
 	}
-	COUNT(pkt, dropped_no_port);
-	return NULL;
+	if (claim_insert(place)) {
+		COUNT(pkt, dropped_claim_lost);
+		return NULL;
+	}
+	/* The one who was here a moment ago may have taken it. */
+	if (!place_free(flow, tick)) {
+		COUNT(pkt, dropped_claim_lost);
+		claim_delete(place);
+		return NULL;
+	}
+	if (flow->used) {
+		if (!flow_closed(flow))
+			pkt->count->flows_evicted++;
+		flow_unlink(flow, place, udp);
+	}
+	flow->used = 0;
+	if (place != home && endpoint_insert(pkt, end, place)) {
+		claim_delete(place);
+		return NULL;
+	}
+	flow->port = to_be16(PORT_MIN + place - (udp ? PORT_COUNT : 0));
+	if (flow->port == end->port)
+		pkt->count->port_kept++;
+	else
+		pkt->count->port_other++;
+	*claimed = place;
+	return flow;
 }
 
 #endif

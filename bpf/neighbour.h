@@ -20,54 +20,61 @@ struct nic {
 
 MAP(nics, ARRAY, __u32, struct nic, 2, 0);
 
-struct neighbour {
-	__u8 mac[ETH_ALEN];
-	__u16 mtu; /* MTU_UNKNOWN while the MAC is unknown */
-	__u8 known;
-	__u8 by_egress;
-	__u16 zero;
-	__u32 checked; /* tick at which the kernel was asked */
-};
-
-/* An answer, and the question it belongs to. */
-struct remembered {
-	struct addr from;
-	struct addr to;
-	__u32 protocol; /* 0 for an entry that was never used */
-	struct neighbour answer;
-};
-
-/*
- * What the kernel answered within the last second. A chain has one next hop
- * and few clients: two lookups would cost more than all the rest of a new
- * flow. Per CPU, so that no entry is read while it is written.
- */
-#define REMEMBERED 16
-MAP(remembered, PERCPU_ARRAY, __u32, struct remembered, REMEMBERED, 0);
-
 static __always_inline struct nic *nic_of(__u32 by_egress)
 {
 	return bpf_map_lookup_elem(map_of(nics), &by_egress);
 }
 
-static __always_inline struct remembered *recall(const struct addr *from, const struct addr *to)
+static __always_inline void nic_remember(__u32 by_egress, const __u8 *mac)
 {
-	__u32 words = from->word[ADDR_WORDS - 1] ^ to->word[ADDR_WORDS - 1];
-	__u32 slot = (words ^ (words >> 24)) % REMEMBERED;
+	struct nic *nic = nic_of(by_egress);
 
-	return bpf_map_lookup_elem(map_of(remembered), &slot);
+	if (nic)
+		__builtin_memcpy(nic->mac, mac, ETH_ALEN);
 }
 
 /*
- * Look up the way from one of the hop's addresses to a neighbour's. 0 when
- * there is one, by a NIC of ours; known tells whether the stack has the
- * neighbour's address.
+ * A question to the kernel, and its answer. Answers with a MAC are good for a
+ * second: a chain has one next hop and few clients, and two lookups would cost
+ * more than all the rest of a new flow. Per CPU, so that none is read while it
+ * is written. In a map and not on the stack also because the verifier then
+ * need not follow every kind of answer through the rest of the program.
  */
-static __always_inline int neighbour_ask(struct xdp_md *ctx, const struct addr *from,
-					 const struct addr *to, __u8 protocol, __u32 dev,
-					 __u32 tick, struct neighbour *found)
+struct neighbour {
+	struct addr from;
+	struct addr to;
+	__u32 checked; /* tick at which the kernel was asked */
+	__u8 mac[ETH_ALEN];
+	__u16 mtu;     /* MTU_UNKNOWN while the MAC is unknown */
+	__u8 protocol; /* 0 for an entry that was never used */
+	__u8 known;
+	__u8 by_egress;
+	__u8 zero;
+};
+
+/* For each direction, by address. */
+#define NEIGHBOURS 16
+MAP(neighbours, PERCPU_ARRAY, __u32, struct neighbour, DIRECTIONS *NEIGHBOURS, 0);
+
+static __always_inline struct neighbour *neighbour_slot(const struct addr *to, enum direction way)
 {
-	struct remembered *slot = recall(from, to);
+	__u32 word = to->word[ADDR_WORDS - 1];
+	__u32 slot = (word ^ (word >> 24)) % NEIGHBOURS + way * NEIGHBOURS;
+
+	return bpf_map_lookup_elem(map_of(neighbours), &slot);
+}
+
+/*
+ * Look up the way from one of the hop's addresses to a neighbour's. NULL when
+ * there is none by a NIC of ours; `known` tells whether the stack has the
+ * neighbour's MAC address. dev: the NIC by which such packets come in.
+ */
+static __always_inline struct neighbour *neighbour_ask(struct xdp_md *ctx, const struct addr *from,
+						       const struct addr *to, enum direction way,
+						       __u8 protocol, __u32 tick)
+{
+	const __u32 dev = way == TO_CLIENT ? EGRESS_DEV ?: DATA_DEV : DATA_DEV;
+	struct neighbour *found = neighbour_slot(to, way);
 	struct bpf_fib_lookup fib = {
 		.family = AF_FAMILY,
 		.l4_protocol = protocol,
@@ -76,13 +83,12 @@ static __always_inline int neighbour_ask(struct xdp_md *ctx, const struct addr *
 		.tot_len = 1,
 	};
 	long result;
-	struct nic *nic;
 
-	if (likely_(slot && slot->protocol == protocol && addr_equal(&slot->from, from) &&
-		    addr_equal(&slot->to, to) && tick - slot->answer.checked <= HZ)) {
-		*found = slot->answer;
-		return 0;
-	}
+	if (!found)
+		return NULL;
+	if (likely_(found->known && found->protocol == protocol && addr_equal(&found->from, from) &&
+		    addr_equal(&found->to, to) && tick - found->checked <= HZ))
+		return found;
 #if FAMILY == 4
 	fib.ipv4_src = from->word[0];
 	fib.ipv4_dst = to->word[0];
@@ -90,47 +96,34 @@ static __always_inline int neighbour_ask(struct xdp_md *ctx, const struct addr *
 	__builtin_memcpy(fib.ipv6_src, from, sizeof(*from));
 	__builtin_memcpy(fib.ipv6_dst, to, sizeof(*to));
 #endif
+	found->known = 0;
 	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return -1;
+		return NULL;
 	if (fib.ifindex != DATA_DEV && (!EGRESS_DEV || fib.ifindex != EGRESS_DEV))
-		return -1;
-	found->by_egress = EGRESS_DEV && fib.ifindex == EGRESS_DEV;
-	found->known = result == BPF_FIB_LKUP_RET_SUCCESS;
-	found->mtu = MTU_UNKNOWN;
+		return NULL;
+	found->from = *from;
+	found->to = *to;
 	found->checked = tick;
-	if (!found->known)
-		return 0;
-	found->mtu = fib.tot_len; /* mtu_result, in a union that older headers lack */
-	__builtin_memcpy(found->mac, fib.dmac, ETH_ALEN);
-#if EGRESS_DEV
-	nic = nic_of(found->by_egress);
-	if (nic)
-		__builtin_memcpy(nic->mac, fib.smac, ETH_ALEN);
-#endif
-	if (slot) {
-		slot->from = *from;
-		slot->to = *to;
-		slot->protocol = protocol;
-		slot->answer = *found;
+	found->mtu = MTU_UNKNOWN;
+	found->protocol = protocol;
+	found->by_egress = EGRESS_DEV && fib.ifindex == EGRESS_DEV;
+	if (result == BPF_FIB_LKUP_RET_SUCCESS) {
+		found->known = 1;
+		found->mtu = fib.tot_len; /* mtu_result, in a union that older headers lack */
+		__builtin_memcpy(found->mac, fib.dmac, ETH_ALEN);
+		if (EGRESS_DEV)
+			nic_remember(found->by_egress, fib.smac);
 	}
-	return 0;
+	return found;
 }
 
-/* The way to the next hop, from where its packets come in: the data network. */
-static __always_inline int neighbour_next(struct xdp_md *ctx, const struct addr *out,
-					  const struct addr *next, __u8 protocol, __u32 tick,
-					  struct neighbour *found)
-{
-	return neighbour_ask(ctx, out, next, protocol, DATA_DEV, tick, found);
-}
-
-static __always_inline int neighbour_client(struct xdp_md *ctx, const struct addr *client,
-					    __u8 protocol, __u32 tick, struct neighbour *found)
+static __always_inline struct neighbour *
+neighbour_client(struct xdp_md *ctx, const struct addr *client, __u8 protocol, __u32 tick)
 {
 	const struct addr hop = hop_addr();
 
-	return neighbour_ask(ctx, &hop, client, protocol, EGRESS_DEV ?: DATA_DEV, tick, found);
+	return neighbour_ask(ctx, &hop, client, TO_CLIENT, protocol, tick);
 }
 
 /*
@@ -143,21 +136,21 @@ static __always_inline int way_refresh(struct xdp_md *ctx, struct packet *pkt, s
 {
 	const __u8 egress = to == TO_NEXT ? FLOW_NEXT_BY_EGRESS : FLOW_CLIENT_BY_EGRESS;
 	struct way *way = &flow->way[to];
-	struct neighbour found = {};
-	int failed;
+	struct neighbour *found;
 
 	way->checked = tick;
-	failed = to == TO_NEXT ?
-			 neighbour_next(ctx, &flow->out, &flow->next, pkt->protocol, tick, &found) :
-			 neighbour_client(ctx, &flow->client, pkt->protocol, tick, &found);
-	if (failed) /* goes on as it was; the stack would not know better */
+	if (to == TO_NEXT)
+		found = neighbour_ask(ctx, &flow->out, &flow->next, to, pkt->protocol, tick);
+	else
+		found = neighbour_client(ctx, &flow->client, pkt->protocol, tick);
+	if (!found) /* goes on as it was; the stack would not know better */
 		return to == TO_CLIENT || (flow->used & FLOW_RESOLVED);
-	if (!found.known)
+	if (!found->known)
 		return 0;
-	__builtin_memcpy(way->mac, found.mac, ETH_ALEN);
-	way->mtu = found.mtu;
-	way->checked = found.checked;
-	flow->used = (flow->used & ~egress) | (found.by_egress ? egress : 0) |
+	__builtin_memcpy(way->mac, found->mac, ETH_ALEN);
+	way->mtu = found->mtu;
+	way->checked = found->checked;
+	flow->used = (flow->used & ~egress) | (found->by_egress ? egress : 0) |
 		     (to == TO_NEXT ? FLOW_RESOLVED : 0);
 	return 1;
 }

@@ -82,7 +82,6 @@ static __always_inline int too_big_reply(struct xdp_md *ctx, struct packet *pkt,
 {
 	const int room = sizeof(struct too_big) - QUOTE_LEN;
 	const struct addr from = *destination_of(pkt->ip), to = *source_of(pkt->ip);
-	struct counters *count = pkt->count;
 	struct too_big *reply;
 	__u8 l2[L2_LEN];
 	void *data, *end;

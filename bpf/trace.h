@@ -49,43 +49,56 @@ struct trace_control {
 MAP_NO_KEY(trace_events, RINGBUF, TRACE_RING_BYTES);
 MAP(trace_control, ARRAY, __u32, struct trace_control, 1, 0);
 
-/* Read what can be read; the program has found it whole, or not. 0 when it has ports. */
-static __always_inline int trace_read(struct xdp_md *ctx, struct trace_ends *ends,
-				      struct trace_event *event)
+/* Addresses and ports of the frame as it is now; what is not there is left out. */
+static __always_inline union l4_header *trace_ends_of(struct xdp_md *ctx, struct trace_ends *ends)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	ip_header *ip = data + L2_LEN;
 	union l4_header *l4;
 
-	if ((void *)(ip + 1) > end || ip->version != FAMILY)
-		return -1;
+	if ((void *)(ip + 1) > end)
+		return NULL;
 	__builtin_memcpy(ends->source, &ip->saddr, sizeof(struct addr));
 	__builtin_memcpy(ends->dest, &ip->daddr, sizeof(struct addr));
 #if FAMILY == 4
 	l4 = (void *)ip + ip->ihl * 4;
+#else
+	l4 = (void *)(ip + 1);
+#endif
+	if ((void *)l4 + sizeof(struct udphdr) > end)
+		return NULL;
+	ends->source_port = l4->ports.source;
+	ends->dest_port = l4->ports.dest;
+	return l4;
+}
+
+/*
+ * What the packet is, whatever the program will make of it. No branch on the
+ * protocol, which would double the verifier's work on all that follows: the
+ * agent knows which fields ICMP and UDP lack.
+ */
+static __always_inline void trace_look(struct xdp_md *ctx, struct trace_event *event)
+{
+	union l4_header *l4 = trace_ends_of(ctx, &event->before);
+	void *end = (void *)(long)ctx->data_end;
+	ip_header *ip = (void *)(long)ctx->data + L2_LEN;
+
+	if ((void *)(ip + 1) > end)
+		return;
+	event->ttl = *ttl_of(ip);
+#if FAMILY == 4
 	event->protocol = ip->protocol;
 	event->ip_len = from_be16(ip->tot_len);
 	event->ip_id = ip->id;
 #else
-	l4 = (void *)(ip + 1);
 	event->protocol = ip->nexthdr;
 	event->ip_len = from_be16(ip->payload_len) + sizeof(*ip);
 #endif
-	event->ttl = *ttl_of(ip);
-	if (event->protocol != IPPROTO_TCP && event->protocol != IPPROTO_UDP)
-		return 0;
-	if ((void *)(l4 + 1) > end) {
-		/* A short UDP packet has ports all the same. */
-		if ((void *)l4 + sizeof(struct udphdr) > end)
-			return -1;
-	} else if (event->protocol == IPPROTO_TCP) {
-		event->seq = l4->tcp.seq;
-		event->ack = l4->tcp.ack_seq;
-		event->tcp_flags = ((__u8 *)l4)[13];
-	}
-	ends->source_port = l4->ports.source;
-	ends->dest_port = l4->ports.dest;
-	return 0;
+	if (!l4 || (void *)(&l4->tcp + 1) > end)
+		return;
+	event->seq = l4->tcp.seq;
+	event->ack = l4->tcp.ack_seq;
+	event->tcp_flags = ((__u8 *)l4)[13];
 }
 
 /* Is it one of those asked for? A packet that is none of ours is not. */
@@ -122,14 +135,13 @@ static __always_inline int trace_wanted(const struct trace_event *event,
 static __always_inline void trace_report(struct xdp_md *ctx, struct packet *pkt,
 					 struct trace_event *event, int verdict)
 {
-	struct trace_event now = {};
 	struct trace_control *control;
 	__u32 zero = 0;
 
 	control = bpf_map_lookup_elem(map_of(trace_control), &zero);
 	if (!control)
 		return;
-	trace_read(ctx, &event->after, &now);
+	trace_ends_of(ctx, &event->after);
 	event->reason = pkt->reason;
 	event->verdict = verdict;
 	if (!trace_wanted(event, control))
@@ -144,7 +156,7 @@ static __always_inline void trace_report(struct xdp_md *ctx, struct packet *pkt,
 		struct trace_event event_ = {};            \
 		int verdict_;                              \
                                                            \
-		trace_read(ctx, &event_.before, &event_);  \
+		trace_look(ctx, &event_);                  \
 		verdict_ = run;                            \
 		trace_report(ctx, pkt, &event_, verdict_); \
 		verdict_;                                  \

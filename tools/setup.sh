@@ -4,6 +4,7 @@
 #
 # Does only what is missing; when nothing is, it takes a second and needs no network.
 # Usage: tools/setup.sh            set up
+#        tools/setup.sh --tests    and what the tests need besides
 #        tools/setup.sh --undo     remove the link to another kernel's headers, if it made one
 set -eu
 
@@ -89,11 +90,27 @@ install_packages() {
 	fi
 }
 
+# The oldest compiler that the BPF sources are kept to, and the newest there is.
+clang_packages() {
+	known=$(apt-cache --names-only search '^clang-[0-9]+$' | sed 's/ .*//' | sort -V)
+	if [ -z "$known" ]; then
+		apt-get update -qq </dev/null
+		known=$(apt-cache --names-only search '^clang-[0-9]+$' | sed 's/ .*//' | sort -V)
+	fi
+	echo "$known" | grep -x clang-14 || true
+	echo "$known" | tail -n 1
+}
+
+# Usage: setup_packages FILE…
 setup_packages() {
 	step="looking for packages"
-	# shellcheck disable=SC2046  # one word a package
+	compilers=
+	if [ "$tests" = yes ]; then
+		compilers=$(clang_packages)
+	fi
+	# shellcheck disable=SC2046,SC2086  # one word a package
 	missing=$(sh $roles/packages.sh missing \
-		$(sed 's/#.*//' ansible/packages/*.txt) | tr '\n' ' ')
+		$(sed 's/#.*//' "$@") $compilers | tr '\n' ' ')
 	missing=${missing% }
 	if [ -n "$missing" ]; then
 		step="installing packages: $missing"
@@ -162,8 +179,16 @@ if [ "${1-}" = --undo ]; then
 	exit
 fi
 
+tests=no
+if [ "${1-}" = --tests ]; then
+	tests=yes
+	set -- tools/test-packages.txt
+else
+	set --
+fi
+
 check_machine
-setup_packages
+setup_packages ansible/packages/*.txt "$@"
 check_bpf
 setup_headers
 setup_venv

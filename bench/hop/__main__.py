@@ -14,6 +14,7 @@ ROLES = {
     "wire": "wire",
     "facts": "facts",
     "payloads": "payloads",
+    "datapath": "datapath",
 }
 
 

@@ -15,7 +15,7 @@ from .modes import MODES
 ATTACH = ("native", "generic", "offload")
 
 # What a NAT's ports belong to: `affine`, a client's endpoint keeps its port from one connection to
-# the next; `fresh`, every connection gets another one.
+# the next; `fresh`, it gets another one.
 NAT_POLICIES = ("affine", "fresh")
 # Neither privileged ports (RFC 6335), nor so few that a handful of clients takes them all.
 LOWEST_NAT_PORT = 1024

@@ -63,8 +63,10 @@ class _MapCreateOpts(ctypes.Structure):
     )
 
 
-class _TestRunOpts(ctypes.Structure):
+class TestRunOpts(ctypes.Structure):
     """struct bpf_test_run_opts of libbpf 1.0."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
 
     _fields_ = (
         ("sz", ctypes.c_size_t),
@@ -239,8 +241,8 @@ def test_run(prog_fd: int, frame: bytes, ifindex: int, repeat: int = 1) -> TestR
     source = ctypes.create_string_buffer(frame, len(frame))
     # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
     context = ctypes.create_string_buffer(struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0), 24)
-    opts = _TestRunOpts(
-        sz=ctypes.sizeof(_TestRunOpts),
+    opts = TestRunOpts(
+        sz=ctypes.sizeof(TestRunOpts),
         data_in=ctypes.addressof(source),
         data_out=ctypes.addressof(out),
         data_size_in=len(frame),

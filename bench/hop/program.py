@@ -24,7 +24,6 @@ _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ADDRESS_LEN = {4: 4, 6: 16}
 # struct flow of bpf/flow.h: a cache line, or two.
 FLOW_LEN = {4: 64, 6: 128}
-_SEEN_FIN, _SEEN_RST = 2, 4
 # bpf/trace.h
 TRACE_RING_BYTES = 1 << 22
 TRACE_CONTROL_LEN = 24
@@ -97,7 +96,7 @@ class Constants:
             "flows": Map("ARRAY", 4, FLOW_LEN[self.family], places, kernel.BPF_F_MMAPABLE),
             "by_client": Map("HASH", address + 4, 4, self.nat_flows or places),
             "claims": Map("HASH", 4, 1, 1024),
-            "remembered": Map("PERCPU_ARRAY", 4, 2 * address + 20, 16),
+            "neighbours": Map("PERCPU_ARRAY", 4, 2 * address + 16, 32),
             "nics": Map("ARRAY", 4, 8, 2),
             "settings": Map("ARRAY", 4, 2 * address + 4, 1),
             "counters": Map("PERCPU_ARRAY", 4, 8 * len(counter_names()), 1),
@@ -207,19 +206,10 @@ class Program:
 
     def _expired(self, place: int, tick: int) -> bool:
         """As flow_expired() of bpf/flow.h."""
-        at, used = place * self.flow_len, 3 * _ADDRESS_LEN[self.constants.family] + 6
-        to_next, to_client = self.flows[at + used + 1], self.flows[at + used + 2]
-        (last,) = struct.unpack_from("=I", self.flows, at + self.ticks_at()[2])
-        both, either = to_next & to_client, to_next | to_client
-        if both & _SEEN_FIN or either & _SEEN_RST:
-            limit_s = 65
-        elif place >= self.constants.port_count:
-            limit_s = 180 if to_client else 30
-        elif not to_client:
-            limit_s = 60
-        else:
-            limit_s = 240 if either & _SEEN_FIN else 7440
-        return bool((tick - last) % 2**32 > limit_s * self.hz)
+        at = place * self.flow_len + self.ticks_at()[2]
+        last, limit = struct.unpack_from("=2I", self.flows, at)
+        idle = (tick - last) % 2**32
+        return bool(limit < idle < 2**31)
 
     def _forget(self, place: int) -> None:
         at, address = place * self.flow_len, _ADDRESS_LEN[self.constants.family]

@@ -60,12 +60,17 @@ class Tracer:
     def _event(self, record: bytes) -> dict[str, Any]:
         ns, *fields = _EVENT.unpack(record[: _EVENT.size])
         before, after = self._ends(fields[:4]), self._ends(fields[4:8])
-        seq, ack, length, ip_id, reason, protocol, flags, ttl, verdict = fields[8:]
+        seq, ack, length, ip_id, reason, number, flags, ttl, verdict = fields[8:]
+        protocol = {6: "TCP", 17: "UDP"}.get(number, "ICMP")
+        if protocol != "TCP":  # the program has read what stands where TCP has these
+            seq, ack, flags = b"", b"", 0
+        if protocol == "ICMP":
+            before[1::2] = after[1::2] = [0, 0]
         return {
             "ns": ns,
             "before": before,
             "after": after,
-            "protocol": {6: "TCP", 17: "UDP"}.get(protocol, "ICMP"),
+            "protocol": protocol,
             "flags": "".join(name for bit, name in enumerate(_FLAGS) if flags & 1 << bit),
             "seq": int.from_bytes(seq, "big"),
             "ack": int.from_bytes(ack, "big"),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -38,6 +38,7 @@ SEGMENT_MTU = {4: 1460, 6: 1440}  # octets in a TCP segment of 1500 without opti
 IP_LEN = {4: 20, 6: 40}
 
 What = dict[str, Any]  # keywords of `build`
+Counts = dict[str, int]
 
 
 class Path(NamedTuple):
@@ -95,7 +96,7 @@ def ethernet(path: Path, packet: Packet | bytes, priority: int = 0) -> bytes:
     if path.vlan:
         frame /= Dot1Q(prio=priority >> 1, dei=priority & 1, vlan=path.vlan)
     if isinstance(packet, bytes):
-        (frame.lastlayer()).type = 0x0800 if path.family == 4 else 0x86DD
+        frame.lastlayer().type = 0x0800 if path.family == 4 else 0x86DD
     return bytes(frame / packet)
 
 
@@ -135,7 +136,7 @@ class Case:
     frame: bytes
     verdict: int
     out: bytes
-    counts: dict[str, int]
+    counts: Counts
     link: str = "data"
 
 
@@ -248,10 +249,14 @@ class Talk:
         """A packet from the next hop, as `carried` says."""
         return carried(self.answers, self.comes, "returned", flags, **what)
 
-    def open(self, *, also: dict[str, int] | None = None, **what: Any) -> Case:
+    def open(self, flags: str = "S", *, also: Counts | None = None, **what: Any) -> Case:
         """The packet that opens the flow."""
         kept = "port_kept" if self.port == self.client_port else "port_other"
-        return self.forward("S", also={"flows_opened": 1, kept: 1, **(also or {})}, **what)
+        return self.forward(flags, also={"flows_opened": 1, kept: 1, **(also or {})}, **what)
+
+    def reopen(self, flags: str = "S", *, also: Counts | None = None, **what: Any) -> Case:
+        """The packet that opens it anew."""
+        return self.open(flags, also={"flows_reopened": 1, **(also or {})}, **what)
 
     def says(self, words: str) -> list[Case]:
         """Packets by their flags: `>` is from the client, `<` to it, and one with `!` closes."""
@@ -263,13 +268,23 @@ class Talk:
         return cases
 
 
+def others(talk: Talk, number: int) -> list[Talk]:
+    """Other clients with the same port, and the ports they get if those before them keep theirs."""
+    network = NETS[talk.family].hop.removesuffix("2")
+    names = ["neighbour", "other", "far", *(f"{network}{100 + i}" for i in range(number))]
+    return [
+        replace(talk, client=name, port=choice(i, talk.client_port))
+        for i, name in enumerate(names[:number], 1)
+    ]
+
+
 def carried(
     arrives: Path,
     leaves: Path,
     name: str,
     flags: str,
     *,
-    also: dict[str, int] | None = None,
+    also: Counts | None = None,
     instead: str = "",
     **what: Any,
 ) -> Case:

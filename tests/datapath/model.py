@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ TCP, UDP = 6, 17
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 REPLIED, FIN_CLIENT, FIN_SERVER, RESET = 1, 2, 4, 8
 TRIES, STRIDE = 32, 7919
+CLOSED_S = 65  # how long a port rests
 
 Outcome = tuple[int, bytes, dict[str, int]]  # verdict, frame, what was counted
 
@@ -51,6 +52,7 @@ class Config:
     vlan: int = 0
     egress_vlan: int = 0
     two_nics: bool = False
+    most_away: int | None = None  # flows away from home; None: more than anybody opens here
 
     @property
     def count(self) -> int:
@@ -183,15 +185,15 @@ class Flow:
 
     @property
     def closed(self) -> bool:
-        """With RST, or with both FINs."""
-        return bool(self.state & RESET) or self.state & 6 == 6
+        """With RST, or with both FINs; or by a new flow of its client."""
+        return self.orphan or bool(self.state & RESET) or self.state & 6 == 6
 
     def lifetime(self) -> int:
         """How many seconds it may be idle."""
-        if self.protocol == UDP:
+        if self.protocol == UDP and not self.orphan:
             return 180 if self.state & REPLIED else 30
         if self.closed:
-            return 65
+            return CLOSED_S
         if not self.state & REPLIED:
             return 60
         return 240 if self.state & (FIN_CLIENT | FIN_SERVER) else 7440
@@ -240,9 +242,22 @@ class Model:
         """Whether a flow has lost the right to its port."""
         return self.now - flow.used > flow.lifetime()
 
-    def edges(self) -> Iterable[int]:
+    def collect(self) -> int:
+        """Forget what has expired, as the agent does; return how many flows that were."""
+        expired = [flow for flow in self.flows.values() if self.expired(flow)]
+        for flow in expired:
+            self._forget(flow)
+        return len(expired)
+
+    def _forget(self, flow: Flow) -> None:
+        del self.flows[flow.protocol, flow.port]
+        if not flow.orphan:
+            del self.by_client[flow.protocol, flow.client, flow.client_port]
+
+    def edges(self) -> set[int]:
         """The moments at which some flow is about to expire: the tick decides there, not we."""
-        return (flow.used + flow.lifetime() for flow in self.flows.values())
+        flows = self.flows.values()
+        return {flow.used + seconds for flow in flows for seconds in (flow.lifetime(), CLOSED_S)}
 
     def run(self, frame: bytes, link: str = "data", seen: Outcome | None = None) -> Outcome:
         """Say what becomes of a frame."""
@@ -387,15 +402,16 @@ class Model:
         port = self._port(packet, client_port, old)
         if port is None:
             return "dropped_no_port"
-        if old is not None:
-            self._count("flows_reopened")
-            old.orphan = port != old.port
         before = self.flows.get((packet.protocol, port))
         if before is not None and before is not old:
             if not before.closed:
                 self._count("flows_evicted")
-            if not before.orphan:
-                del self.by_client[before.protocol, before.client, before.client_port]
+            self._forget(before)
+        if old is None and self._is_full(packet.source, client_port, port):
+            return "dropped_table_full"
+        if old is not None:
+            self._count("flows_reopened")
+            old.orphan = port != old.port
         self._count("flows_opened")
         self._count("port_kept" if port == client_port else "port_other")
         flow = Flow(
@@ -411,6 +427,22 @@ class Model:
         self.flows[packet.protocol, port] = flow
         self.by_client[packet.protocol, packet.source, client_port] = flow
         return flow
+
+    def _is_full(self, client: bytes, client_port: int, port: int) -> bool:
+        """Whether the flow would be one too many away from home (affine policy only)."""
+        if self.config.most_away is None or not self._away(client, client_port, port):
+            return False
+        flows = self.by_client.values()
+        away = sum(self._away(flow.client, flow.client_port, flow.port) for flow in flows)
+        return away >= self.config.most_away
+
+    def _away(self, client: bytes, client_port: int, port: int) -> bool:
+        if self.config.port_min <= client_port <= self.config.port_max:
+            return port != client_port
+        if client not in self.spreads:
+            raise Undetermined
+        place = (client_port + self.spreads[client]) % self.config.count
+        return port != self.config.port_min + place
 
     def _port(self, packet: _Packet, client_port: int, old: Flow | None) -> int | None:
         """Choose the port of a flow, counting collisions; None if there is none."""
@@ -428,8 +460,10 @@ class Model:
     def _free(self, protocol: int, place: int, old: Flow | None) -> bool:
         port = self.config.port_min + place
         flow = self.flows.get((protocol, port))
-        if port == self.config.hop_port or (old is not None and flow is old):
+        if port == self.config.hop_port:
             return False
+        if flow is not None and flow is old:
+            return self.now - old.used > CLOSED_S
         return flow is None or self.expired(flow)
 
     def _first_choice(self, packet: _Packet, client_port: int, old: Flow | None) -> int:
@@ -460,6 +494,8 @@ class Model:
             port = int.from_bytes(out[at : at + 2], "big")
             steps = counts.get("port_collisions", 0)
             return (port - self.config.port_min - steps * STRIDE) % self.config.count
+        if "dropped_table_full" in counts:
+            raise Undetermined
         # It found none. Where there is a first choice from which none is free, it was that one.
         taken = [port - self.config.port_min for _, port in self.flows]
         for first in (*taken, self.config.hop_port - self.config.port_min):

@@ -31,6 +31,7 @@ from tests.datapath.conftest import (
     PORT_MIN,
     Age,
     Arrive,
+    Collect,
     Next,
 )
 from tests.datapath.model import (
@@ -51,7 +52,7 @@ from tests.datapath.model import (
     pseudo_header,
 )
 
-Step = Arrive | Next | Age
+Step = Arrive | Next | Age | Collect
 
 LONGEST = 1600  # octets of a frame
 PSH, URG, ECE = 8, 32, 64
@@ -90,7 +91,7 @@ def kernel(family: int) -> Kernel:
     def look(address: bytes) -> Route | None:
         if address in routes:
             return routes[address]
-        special = address[3] in (0, 255) if family == 4 else not any(address[8:])
+        special = address[3] == 255 if family == 4 else not any(address[8:])  # nobody's own
         if special or address[:subnet] not in links:
             return None
         link = links[address[:subnet]]
@@ -124,6 +125,7 @@ class World:
             self.changes.get("VLAN", 0),
             self.changes.get("EGRESS_VLAN", 0),
             bool(self.changes.get("TWO_NICS")),
+            self.changes.get("NAT_FLOWS"),
         )
 
     @functools.cached_property
@@ -185,9 +187,42 @@ def table(**weights: int) -> tuple[str, ...]:
 
 
 MIXTURES = (
-    table(nothing=8, open=46, forward=60, back=70, error=36, stray=10, noise=3, age=12, next=8),
-    table(nothing=8, open=160, forward=20, back=30, error=6, stray=6, noise=1, age=16, next=6),
-    table(nothing=8, open=30, forward=30, back=30, error=130, stray=10, noise=2, age=8, next=4),
+    table(
+        nothing=8,
+        open=46,
+        forward=60,
+        back=70,
+        error=36,
+        stray=10,
+        noise=3,
+        age=12,
+        next=8,
+        collect=3,
+    ),
+    table(
+        nothing=8,
+        open=160,
+        forward=20,
+        back=30,
+        error=6,
+        stray=6,
+        noise=1,
+        age=16,
+        next=6,
+        collect=4,
+    ),
+    table(
+        nothing=8,
+        open=30,
+        forward=30,
+        back=30,
+        error=130,
+        stray=10,
+        noise=2,
+        age=8,
+        next=4,
+        collect=2,
+    ),
 )
 FLAGS = table(A=0, PA=50, S=24, FA=50, RA=14, R=6, F=5, SA=40, FPU=2, SF=2, SR=2, SEC=4, none=2)
 LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": 128}
@@ -253,6 +288,9 @@ class Writer:
             return self._age(AGES[gene.who % len(AGES)])
         if kind == "next":
             return self._next(gene)
+        if kind == "collect":
+            self.model.collect()
+            return Collect()
         flows = list(self.model.flows.values())
         if kind in ("forward", "back", "error") and not flows:
             kind = "open"
@@ -275,7 +313,7 @@ class Writer:
         return Arrive(frame, link)
 
     def _age(self, seconds: int) -> Age:
-        edges = set(self.model.edges())
+        edges = self.model.edges()
         while self.model.now + seconds in edges:
             seconds += 1
         self.model.age(seconds)

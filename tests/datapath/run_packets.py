@@ -33,7 +33,7 @@ def _age(program: Program, seconds: int) -> None:
             at = place * program.flow_len + offset
             (tick,) = struct.unpack_from("=I", program.flows, at)
             struct.pack_into("=I", program.flows, at, (tick - ticks) % 2**32)
-    _zero_per_cpu(program, "remembered")
+    _zero_per_cpu(program, "neighbours")
 
 
 def _zero_per_cpu(program: Program, name: str) -> None:
@@ -51,7 +51,7 @@ def _clear(program: Program) -> None:
     for name in ("by_client", "claims"):
         for key in kernel.keys(program.fds[name], program.constants.maps()[name].key):
             kernel.delete(program.fds[name], key)
-    for name in ("counters", "remembered"):
+    for name in ("counters", "neighbours"):
         _zero_per_cpu(program, name)
 
 

@@ -5,10 +5,27 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from bench.hop.version import digest
 from bench.lab.model import NIC, Lab
+
+_CHECKOUT = Path(__file__).resolve().parents[2] / "bench"
+
+
+def _start(namespace: str, folder: str | Path, role: str) -> subprocess.Popen[str]:
+    """Start `python3 -m hop ROLE` of the package in a folder."""
+    return subprocess.Popen(
+        [
+            *("ip", "netns", "exec", namespace, "env", "-C", str(folder)),
+            *("/usr/bin/python3", "-B", "-m", "hop", role),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 class DirectAgent:
@@ -16,16 +33,7 @@ class DirectAgent:
 
     def __init__(self, lab: Lab, host: str, role: str = "forward") -> None:
         self.address = {each.name: each.data_ip for each in lab.hosts}[host]
-        self.process = subprocess.Popen(
-            [
-                *("ip", "netns", "exec", lab.namespace(host), "env", "-C", "/opt/hopbench"),
-                *("/usr/bin/python3", "-B", "-m", "hop", role),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = _start(lab.namespace(host), "/opt/hopbench", role)
 
     def __enter__(self) -> DirectAgent:
         return self
@@ -71,3 +79,19 @@ class DirectAgent:
                 if line.startswith("VmRSS:"):
                     return int(line.split()[1]) / 1024
         raise AssertionError("no VmRSS")
+
+
+class CheckoutAgent(DirectAgent):
+    """A forwarding agent of this checkout in any namespace: nothing has to be deployed."""
+
+    def __init__(self, namespace: str, address: str) -> None:
+        self.address = address
+        self.process = _start(namespace, _CHECKOUT, "forward")
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """Send a message and return the event that answers it; the lease outlasts any test."""
+        return super().ask(**{"lease_s": 600, **message})
+
+    def counters(self) -> dict[str, int]:
+        """Return what the active mode counts."""
+        return dict(self.ask(op="counters")["counters"])

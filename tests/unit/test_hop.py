@@ -255,6 +255,9 @@ class Noted:
     def counters(self) -> dict[str, int]:
         return {"flows_opened": 3}
 
+    def tidy(self) -> None:
+        self.log.append("tidied")
+
     def stop(self) -> None:
         self.log.append("stopped")
 

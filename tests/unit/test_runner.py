@@ -121,7 +121,8 @@ def test_which_samples_are_valid(cell: Cell, seen: RawSample, reason: str) -> No
 def test_any_output_makes_a_row(
     stdout: str, timed_out: bool, status: int, flows: list[int]
 ) -> None:
-    seen = RawSample(stdout, "", status, timed_out, 0.0, 1.0, tuple(flows))
+    counted = tuple({"flows_opened": each} for each in flows)
+    seen = RawSample(stdout, "", status, timed_out, 0.0, 1.0, 0, counted)
     sample = runner._judge(CELL, 1, 1, seen)
     assert not sample.valid
     assert len(sample.row()) == 24

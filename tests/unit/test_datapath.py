@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench datapath` as far as it needs no kernel: what is asked for, frames, figures, tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+
+from bench import datapath
+from bench.commands.datapath import datapath_command
+from bench.datapath import METHODS, PROGRAMS, Measured, Wanted, parse_flows, summary
+from bench.datapath_table import STEP_WORDS, render
+from bench.errors import BenchError, UsageError
+from bench.hop import datapath as hop_datapath
+from bench.hop import segment
+from bench.hop.compiler import SOURCES
+from bench.hop.datapath_cases import (
+    HOP_PORT,
+    LOOKUPS,
+    MOST_FLOWS,
+    PORTS,
+    STEP_ENTRIES,
+    STEPS,
+    Case,
+    Ends,
+    shuffled_ports,
+)
+from bench.hop.errors import HopError
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "flows"),
+    [("1", (1,)), ("60000,1", (1, 60000)), ("5,5, 7", (5, 7)), (str(MOST_FLOWS), (MOST_FLOWS,))],
+)
+def test_flows(text: str, flows: tuple[int, ...]) -> None:
+    assert parse_flows(text) == flows
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1,", "x", "1.5", "1;2", str(MOST_FLOWS + 1)])
+def test_flows_that_cannot_be(text: str) -> None:
+    with pytest.raises(UsageError, match="--flows"):
+        parse_flows(text)
+
+
+def test_how_much_is_measured() -> None:
+    usual, quick = Wanted().settings(), Wanted(quick=True).settings()
+    assert usual["rounds"] > quick["rounds"] >= 6
+    assert usual["limit_s"] > quick["limit_s"]
+    assert Wanted(steps=True).settings()["limit_s"] > usual["limit_s"]
+    asked = Wanted(quick=True, rounds=500).settings()
+    assert (asked["rounds"], asked["calls"]) == (500, quick["calls"])
+    assert asked["limit_s"] > 1e6  # as long as it takes
+    assert hop_datapath.Settings(**usual).flows == [1, 1000, 60000]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--rounds", "5"), ("--flows", "0"), ("--family", "5"), ("--flows", "1,70000")]
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(datapath_command, arguments)
+    assert result.exit_code == 2 or isinstance(result.exception, UsageError)
+
+
+def test_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(BenchError, match="needs root"):
+        datapath.measure(Wanted(), print)
+
+
+# Frames
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("flags", [segment.SYN, segment.SYN | segment.ACK, segment.ACK])
+def test_frames_are_as_scapy_builds_them(family: int, flags: int) -> None:
+    ends = Ends(family)
+    source, dest = ends.next, ends.hop_at(12345)
+    frame = segment.tcp(family, source, dest, flags)
+    assert len(frame) == segment.FRAME_LEN[family]
+    length = segment.FRAME_LEN[family] - 14 - segment.IP_LEN[family] - 20
+    ip: Any = (
+        IP(src=source.address, dst=dest.address, id=0, flags="DF")
+        if family == 4
+        else IPv6(src=source.address, dst=dest.address)
+    )
+    tcp = TCP(
+        sport=source.port,
+        dport=12345,
+        seq=1,
+        ack=1 if flags & segment.ACK else 0,
+        flags=flags,
+    )
+    built = Ether(src=source.mac, dst=dest.mac) / ip / tcp / bytes(length)
+    assert frame.hex(" ") == bytes(built).hex(" ")
+    for at, port in (
+        (segment.source_port_at(family), source.port),
+        (segment.dest_port_at(family), dest.port),
+    ):
+        assert frame[at : at + 2] == port.to_bytes(2, "big")
+
+
+def test_ports() -> None:
+    ports = [socket.ntohs(port) for port in shuffled_ports(1)]
+    assert sorted(ports) == [p for p in range(PORTS[0], PORTS[1] + 1) if p != HOP_PORT]
+    assert len(ports) == MOST_FLOWS
+    assert ports != sorted(ports)
+    assert shuffled_ports(1) == shuffled_ports(1) != shuffled_ports(2)
+
+
+def case(ports: list[int], **changes: Any) -> Case:
+    """A case without a program to run."""
+    return Case("forward", -1, b"", ports, 3, **changes)
+
+
+def test_flows_take_turns() -> None:
+    three = case([7, 8, 9])
+    assert three.flows == 3
+    assert three.take(2) + three.take(3) == [7, 8, 9, 7, 8]
+    three.make_room(100)  # nothing to do: its flows are known
+    assert three.take(1) == [9]
+
+
+def test_fresh_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No port comes twice before the tables are emptied."""
+    seen: Counter[int] = Counter()
+    emptied: list[None] = []
+
+    def forget(_: object) -> None:
+        seen.clear()
+        emptied.append(None)
+
+    monkeypatch.setattr("bench.hop.datapath_cases.forget_flows", forget)
+    fresh = case(list(range(100)), program=object(), fresh=True)
+    assert fresh.flows == 1
+    for _ in range(50):
+        fresh.make_room(30)
+        seen.update(fresh.take(30))
+        assert max(seen.values()) == 1
+    assert len(emptied) == 17  # three times 30 fit in
+
+
+class Counted:
+    """A forwarder that counts something, per call of `counters`."""
+
+    def __init__(self, *counts: dict[str, int]) -> None:
+        self._counts = list(counts)
+
+    def counters(self) -> dict[str, int]:
+        return self._counts.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ({"forwarded": 15, "bytes": 640, "passed": 2}, None),
+        ({"forwarded": 14, "bytes": 640, "passed": 2}, "of 10 packets .* forwarded 9"),
+        ({"forwarded": 15, "bytes": 640, "passed": 3}, "passed 1"),
+        ({"forwarded": 5, "bytes": 0, "passed": 2}, "bytes 0, forwarded 0"),
+    ],
+)
+def test_what_the_forwarder_counted_is_checked(after: dict[str, int], told: str | None) -> None:
+    program = Counted({"forwarded": 5, "bytes": 0, "passed": 2}, after)
+    counted = case([1], program=program, counts={"forwarded": 1, "bytes": 64})
+
+    def observe() -> None:
+        with hop_datapath._counted(counted) as packets:
+            packets += [3, 7]
+
+    if told is None:
+        observe()
+        return
+    with pytest.raises(HopError, match=told):
+        observe()
+
+
+# Figures
+
+
+FIGURES = {
+    "empty": 50,
+    "reflector": 52,
+    "router": 150,
+    "forward": 60,
+    "return": 58,
+    "new-flow": 450,
+}
+
+
+def measured(
+    rounds: int = 8,
+    *,
+    steps: bool = False,
+    methods: tuple[str, ...] = METHODS,
+    noise: Callable[[int], float] = float,
+    **facts: Any,
+) -> Measured:
+    """Events as the measuring process sends them. noise: what all take longer, by the round."""
+    found = Measured()
+    found.take({"event": "ready", "cpu": 1})
+    for method in methods:
+        for number in range(rounds):
+            cases = [
+                {"name": name, "flows": 1, "ns": ns + noise(number), "packets": 100}
+                for name, ns in FIGURES.items()
+            ]
+            for flows in (1000, 60000):
+                cases.append(
+                    {"name": "forward", "flows": flows, "ns": 120 + noise(number), "packets": 100}
+                )
+            if steps and method == "test_run":
+                cases += [
+                    {"name": f"step {n}", "flows": count, "ns": 70 + noise(number), "packets": 9}
+                    for count in STEP_ENTRIES
+                    for n in (STEPS if count == 1 else LOOKUPS)
+                ]
+            found.take({"event": "round", "method": method, "cases": cases})
+    usual = {"live": len(methods) == 2, "lost": 0, "preempted": 3, "elapsed_s": 30.0}
+    found.take({"event": "done", **usual, **facts})
+    return found
+
+
+def test_programs() -> None:
+    found = summary(measured(), Wanted())
+    expected = [(method, name) for method in METHODS for name in PROGRAMS]
+    assert [(item["method"], item["name"]) for item in found["programs"]] == expected
+    for item in found["programs"]:
+        assert set(item) == {"name", "method", "ns", "ci95", "n"}
+        low, high = item["ci95"]
+        assert (low, item["ns"], high) == tuple(FIGURES[item["name"]] + by for by in (0, 3.5, 7))
+        assert item["n"] == 8
+    assert found["packets"] == {"test_run": 100, "live": 100}
+    assert found["notes"] == []
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_what_all_have_in_common_cancels_out() -> None:
+    """Differences and quotients are those of each round: what slows a whole round is not seen."""
+    found = summary(measured(noise=lambda number: 50.0 * (number % 2)), Wanted())
+    for item in found["net"]:
+        due = float(FIGURES[item["name"]] - FIGURES["empty"])
+        assert (item["ns"], item["ci95"]) == (due, [due, due])
+    nets = {item["a"]: item for item in found["ratios"] if item["of"] == "net"}
+    assert nets["forward"]["ratio"] == 0.1
+    assert nets["new-flow"]["ratio_ci95"] == [4.0, 4.0]
+    pairs = {(item["a"], item["b"], item["of"]) for item in found["ratios"]}
+    assert ("forward", "reflector", "ns") in pairs
+    assert ("forward", "reflector", "net") not in pairs
+
+
+def test_flows_over_one() -> None:
+    wanted = Wanted(flows=(1, 60000))
+    found = summary(measured(noise=lambda _: 0.0), wanted)["flows"]
+    assert [(item["method"], item["flows"], item["ratio"]) for item in found] == [
+        (method, flows, ratio) for method in METHODS for flows, ratio in ((1, 1.0), (60000, 2.0))
+    ]
+
+
+def test_steps_are_above_the_empty_program() -> None:
+    assert "steps" not in summary(measured(), Wanted())
+    found = summary(measured(steps=True), Wanted(steps=True))["steps"]
+    assert {item["ns"] for item in found} == {20.0}
+    assert [(i["name"], i["entries"]) for i in found if i["name"] in ("key", "array", "fib")] == [
+        ("key", 1),
+        ("array", 1),
+        ("array", 60000),
+        ("fib", 1),
+    ]
+
+
+def test_nothing_to_divide_by() -> None:
+    """A program may take no longer than the empty one."""
+    found = measured()
+    for method in METHODS:
+        found.ns[method, "router", 1] = list(found.ns[method, "empty", 1])
+    nets = [item for item in summary(found, Wanted())["ratios"] if item["of"] == "net"]
+    assert {item["ratio"] for item in nets} == {None}
+    assert "-" in rendered(summary(found, Wanted()))
+
+
+@pytest.mark.parametrize(
+    ("facts", "note"),
+    [
+        ({"live": False}, "no live frames: they need Linux 5.18 or later"),
+        ({"lost": 12}, "12 live frames were lost"),
+        ({"preempted": 5000}, "the CPU was not idle: others took it 5000 times in 30 s"),
+    ],
+)
+def test_notes(facts: dict[str, Any], note: str) -> None:
+    found = summary(measured(**facts), Wanted())
+    assert any(text.startswith(note) for text in found["notes"])
+    assert f"Warning: {note}" in rendered(found)
+
+
+def test_without_live_frames() -> None:
+    found = summary(measured(methods=("test_run",)), Wanted())
+    assert {item["method"] for item in found["programs"]} == {"test_run"}
+    assert "live frames" not in rendered(found).replace("no live frames", "")
+
+
+def test_an_error_of_the_measuring_process() -> None:
+    with pytest.raises(BenchError) as caught:
+        Measured().take({"event": "error", "cause": "no BCC", "remedy": "install it"})
+    assert caught.value.one_line() == "no BCC (install it)"
+
+
+# Tables
+
+
+def rendered(found: dict[str, Any]) -> str:
+    """What a terminal of 80 columns shows."""
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(render(found))
+    return capture.get()
+
+
+def test_tables() -> None:
+    text = rendered(summary(measured(steps=True), Wanted(steps=True)))
+    assert "…" not in text
+    rows = {words[0]: words for words in map(str.split, text.splitlines()) if words}
+    assert rows["forward"][:4] == ["forward", "63.5", "[60.0,", "67.0]"]
+    assert rows["60,000"][0] == "60,000"
+    for words in STEP_WORDS.values():
+        assert words in text
+    assert "8 rounds of 100 packets (live frames)" in " ".join(text.split())
+
+
+def test_every_step_has_words_and_a_program() -> None:
+    assert tuple(STEP_WORDS) == STEPS
+    source = Path(SOURCES / "steps.c").read_text()
+    assert all(f"PROGRAM int step_{name}(" in source for name in STEPS)
