@@ -1,37 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the forwarder costs per packet on this machine, beside baselines: measured, summed up."""
+"""Measuring what the forwarder costs per packet on this machine, beside baselines."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import __version__, paths
+from bench import paths
 from bench.errors import BenchError, UsageError
-from bench.hop.datapath_cases import MOST_FLOWS, STEPS
+from bench.hop.datapath_cases import MOST_FLOWS
 from bench.hop.process import die_with_parent
 from bench.lab import preflight
-from bench.stats import Interval, median, median_interval
 
 METHODS = ("test_run", "live")
 BASELINES = ("empty", "reflector", "router")
 FORWARDER = ("forward", "return", "new-flow")
 PROGRAMS = (*BASELINES, *FORWARDER)
 FLOWS = (1, 1000, 60000)
-_STEP = "step "  # what their cases' names begin with
 
-_SEED = 1
+SEED = 1
 _PYTHON = "/usr/bin/python3"  # the one that Debian's python3-bpfcc belongs to
-# Above this many a second somebody else was running on the CPU that was measured on.
-_BUSY_PER_S = 20.0
 
 Record = dict[str, Any]
 Key = tuple[str, str, int]
@@ -42,25 +36,32 @@ Key = tuple[str, str, int]
 class Amount:
     """How much is measured.
 
-    rounds: of each method, fewer when limit_s is over. calls: test runs an observation is made
-    of. packets: live frames that one is made of.
+    loads: how often the programs are compiled and loaded anew. rounds: of each method with each
+    load, fewer when limit_s is over. calls: test runs an observation is made of. packets: live
+    frames that one is made of.
     """
 
+    loads: int
     rounds: int
     calls: int
     packets: int
     limit_s: float
 
 
-USUAL = Amount(rounds=60, calls=1000, packets=100_000, limit_s=15.0)
-QUICK = Amount(rounds=8, calls=400, packets=30_000, limit_s=2.0)
-_STEPS_TAKE = 3.0  # times as long, with --steps
+# Where in memory a program and its maps come to lie is up to chance, and worth nanoseconds: more
+# than the rounds of one load differ by.
+USUAL = Amount(loads=3, rounds=20, calls=1000, packets=40_000, limit_s=5.0)
+QUICK = Amount(loads=1, rounds=8, calls=400, packets=30_000, limit_s=2.0)
+_STEPS_TAKE = 4.0  # times as long, with --steps
 _NO_LIMIT_S = 1e9
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to measure. flows: numbers of established flows, for forward. rounds: None for usual."""
+    """What to measure. flows: numbers of established flows, for forward.
+
+    rounds: of each method in all, however long they take; None for as many as usual.
+    """
 
     family: int = 4
     flows: tuple[int, ...] = FLOWS
@@ -68,42 +69,60 @@ class Wanted:
     quick: bool = False
     rounds: int | None = None
 
-    def settings(self) -> Record:
-        """Return what the measuring process has to know (bench/hop/datapath.py)."""
-        amount = asdict(QUICK if self.quick else USUAL)
+    @property
+    def amount(self) -> Amount:
+        """How much is measured."""
+        amount = QUICK if self.quick else USUAL
         if self.rounds is not None:
-            amount |= {"rounds": self.rounds, "limit_s": _NO_LIMIT_S}
-        elif self.steps:
-            amount["limit_s"] *= _STEPS_TAKE
-        return {
-            "family": self.family,
-            "seed": _SEED,
-            "flows": list(self.flows),
-            "steps": self.steps,
-            **amount,
-        }
+            each = -(-self.rounds // amount.loads)
+            return replace(amount, rounds=each, limit_s=_NO_LIMIT_S)
+        if self.steps:
+            return replace(amount, limit_s=amount.limit_s * _STEPS_TAKE)
+        return amount
+
+    def settings(self, load: int) -> Record:
+        """Return what a measuring process has to know (bench/hop/datapath.py)."""
+        amount = asdict(self.amount)
+        del amount["loads"]
+        chosen = {"family": self.family, "flows": list(self.flows), "steps": self.steps}
+        return {**chosen, "seed": SEED + load, **amount}
 
 
 @dataclass
 class Measured:
-    """Observations in ns per packet, one a round, and what the measuring process said besides."""
+    """What measuring processes said.
+
+    ns: ns per packet, one observation a round. loads: for each method, with which load each round
+    was. packets: the most that an observation was made of. The rest sums up what was not as it
+    should be: preempted, how often others took the CPU, in elapsed_s.
+    """
 
     ns: dict[Key, list[float]] = field(default_factory=dict)
+    loads: dict[str, list[int]] = field(default_factory=dict)
     packets: dict[str, int] = field(default_factory=dict)
-    facts: Record = field(default_factory=dict)
+    cpu: int | None = None
+    live: bool = True
+    lost: int = 0
+    preempted: int = 0
+    elapsed_s: float = 0.0
 
-    def take(self, event: Mapping[str, Any]) -> None:
+    def take(self, load: int, event: Mapping[str, Any]) -> None:
         """Add an event. Raises BenchError for the one that says what went wrong."""
         if event["event"] == "error":
             raise BenchError(event["cause"], remedy=event["remedy"] or None)
-        if event["event"] != "round":
-            self.facts |= {name: value for name, value in event.items() if name != "event"}
-            return
-        for case in event["cases"]:
-            key = event["method"], case["name"], case["flows"]
-            self.ns.setdefault(key, []).append(case["ns"])
-            most = max(case["packets"], self.packets.get(event["method"], 0))
-            self.packets[event["method"]] = most
+        if event["event"] == "ready":
+            self.cpu = event["cpu"]
+        elif event["event"] == "round":
+            method = event["method"]
+            self.loads.setdefault(method, []).append(load)
+            for case in event["cases"]:
+                self.ns.setdefault((method, case["name"], case["flows"]), []).append(case["ns"])
+                self.packets[method] = max(case["packets"], self.packets.get(method, 0))
+        elif event["event"] == "done":
+            self.live = self.live and event["live"]
+            self.lost += event["lost"]
+            self.preempted += event["preempted"]
+            self.elapsed_s += event["elapsed_s"]
 
 
 def parse_flows(text: str) -> tuple[int, ...]:
@@ -121,19 +140,23 @@ def parse_flows(text: str) -> tuple[int, ...]:
 
 
 def measure(wanted: Wanted, progress: Callable[[str], None]) -> Measured:
-    """Measure in a network namespace of its own, which ends with the process that does it.
+    """Measure in network namespaces that end with the processes that do it.
 
     Raises BenchError when this machine cannot, or a program did not do what it was measured for.
     """
     _require_machine(wanted.family)
-    measured = Measured()
-    settings = wanted.settings()
-    progress("compiling, and opening the flows")
-    with _measuring(settings) as events:
-        for event in events:
-            if event["event"] == "round" and event["method"] not in measured.packets:
-                progress(f"{event['method']}: up to {settings['rounds']} rounds")
-            measured.take(event)
+    measured, loads = Measured(), wanted.amount.loads
+    for load in range(loads):
+        which = f"load {load + 1} of {loads}: " if loads > 1 else ""
+        progress(f"{which}compiling, and opening the flows")
+        seen: set[str] = set()
+        with _measuring(wanted.settings(load)) as events:
+            for event in events:
+                method = event.get("method")
+                if method and method not in seen:
+                    seen.add(method)
+                    progress(f"{which}{method}")
+                measured.take(load, event)
     return measured
 
 
@@ -178,139 +201,3 @@ def _measuring(settings: Record) -> Iterator[Iterator[Record]]:
             process.kill()
             process.wait()
             process.stdout.close()
-
-
-# --- statistics --------------------------------------------------------------------------------
-
-
-def summary(measured: Measured, wanted: Wanted) -> Record:
-    """Return what `bench datapath --json` prints.
-
-    Everything is a median over rounds with its 95 % interval. In `net` and `ratios` it is the
-    median of the rounds' own differences and quotients: what a program took in a round, less what
-    the empty one took in it, or over another's.
-    """
-    ns = measured.ns
-    methods = [method for method in METHODS if (method, "empty", 1) in ns]
-    each = [(method, name) for method in methods for name in PROGRAMS]
-    return {
-        "programs": [
-            {"name": name, "method": method, **_estimate(ns[method, name, 1])}
-            for method, name in each
-        ],
-        "net": [
-            {"name": name, "method": method, **_estimate(_net(ns, method, name))}
-            for method, name in each
-            if name != "empty"
-        ],
-        "ratios": list(_ratios(ns, methods)),
-        "flows": [
-            {
-                "flows": flows,
-                "method": method,
-                **_estimate(ns[method, "forward", flows]),
-                **_ratio(ns[method, "forward", flows], ns[method, "forward", 1]),
-            }
-            for method in methods
-            for flows in wanted.flows
-        ],
-        **({"steps": list(_steps(ns))} if wanted.steps else {}),
-        "family": wanted.family,
-        "packets": measured.packets,
-        "seed": _SEED,
-        "host": host() | {"cpu": measured.facts["cpu"]},
-        "notes": list(_notes(measured)),
-    }
-
-
-def _net(ns: Mapping[Key, Sequence[float]], method: str, name: str, flows: int = 1) -> list[float]:
-    """Return what the rounds took above the empty program."""
-    empty = ns[method, "empty", 1]
-    return [a - b for a, b in zip(ns[method, name, flows], empty, strict=True)]
-
-
-def _ratios(ns: Mapping[Key, Sequence[float]], methods: Sequence[str]) -> Iterator[Record]:
-    """Yield what the forwarder takes over what baselines take; net of the empty program, too.
-
-    Not net over the reflector, of which next to nothing is left then.
-    """
-    for method in methods:
-        for a in FORWARDER:
-            for b in ("reflector", "router"):
-                pair = {"a": a, "b": b, "method": method}
-                yield {**pair, "of": "ns", **_ratio(ns[method, a, 1], ns[method, b, 1])}
-            nets = _net(ns, method, a), _net(ns, method, "router")
-            yield {"a": a, "b": "router", "method": method, "of": "net", **_ratio(*nets)}
-
-
-def _steps(ns: Mapping[Key, Sequence[float]]) -> Iterator[Record]:
-    order = {f"{_STEP}{name}": number for number, name in enumerate(STEPS)}
-    found = sorted((key for key in ns if key[1] in order), key=lambda key: (order[key[1]], key[2]))
-    for method, name, entries in found:
-        net = _estimate(_net(ns, method, name, entries))
-        yield {"name": name.removeprefix(_STEP), "entries": entries, "method": method, **net}
-
-
-def _estimate(values: Sequence[float]) -> Record:
-    return {"ns": _rounded(median(values)), "ci95": _interval(values), "n": len(values)}
-
-
-def _ratio(above: Sequence[float], below: Sequence[float]) -> Record:
-    """Return the median of the rounds' quotients; None where a round has nothing to divide by."""
-    if any(value <= 0 for value in below):
-        return {"ratio": None, "ratio_ci95": None}
-    values = [a / b for a, b in zip(above, below, strict=True)]
-    return {"ratio": _rounded(median(values)), "ratio_ci95": _interval(values)}
-
-
-def _interval(values: Sequence[float]) -> list[float | None] | None:
-    found: Interval | None = median_interval(values)
-    return None if found is None else [_rounded(end) for end in found]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
-# --- circumstances -----------------------------------------------------------------------------
-
-
-def host() -> Record:
-    """Return what of this machine the figures depend on."""
-    cpus = _text("/proc/cpuinfo").splitlines()
-    models = [line.partition(":")[2].strip() for line in cpus if line.startswith("model name")]
-    return {
-        "hopbench": __version__,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "model": models[0] if models else None,
-        "cpus": os.cpu_count(),
-        "jit": _text("/proc/sys/net/core/bpf_jit_enable").strip() != "0",
-        "clocksource": _text(
-            "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-        ).strip(),
-        "spectre_v2": _text("/sys/devices/system/cpu/vulnerabilities/spectre_v2").strip(),
-    }
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
-
-
-def _notes(measured: Measured) -> Iterator[str]:
-    """Yield what a reader of the figures has to know."""
-    facts = measured.facts
-    if not facts["live"]:
-        yield "no live frames: they need Linux 5.18 or later"
-    if facts["lost"]:
-        yield f"{facts['lost']} live frames were lost on the way and not measured"
-    if not host()["jit"]:
-        yield "the BPF JIT is off: programs were interpreted"
-    if facts["preempted"] > _BUSY_PER_S * facts["elapsed_s"]:
-        yield (
-            f"the CPU was not idle: others took it {facts['preempted']} times in "
-            f"{facts['elapsed_s']:.0f} s"
-        )

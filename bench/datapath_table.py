@@ -36,7 +36,7 @@ STEP_WORDS = {
 
 
 def render(summary: Record) -> Group:
-    """Return the tables of a summary (`bench.datapath.summary`), and its notes."""
+    """Return the tables of a summary (`bench.datapath_summary.summary`), and its notes."""
     parts: list[RenderableType] = []
     for method, title in _METHODS.items():
         programs = [item for item in summary["programs"] if item["method"] == method]
@@ -105,8 +105,21 @@ def _rests_on(summary: Record) -> Text:
     for method, packets in summary["packets"].items():
         n = next(item["n"] for item in summary["programs"] if item["method"] == method)
         said.append(f"{n} rounds of {packets:,} packets ({_METHODS[method]})")
+    lines = [f"Medians of {', '.join(said)}."]
+    apart = {
+        method: max(
+            max(item["ns"]) - min(item["ns"])
+            for item in summary["loads"]
+            if item["method"] == method and item["name"] != "new-flow"
+        )
+        for method in summary["packets"]
+    }
+    count = max(len(item["ns"]) for item in summary["loads"])
+    if count > 1:
+        told = " and ".join(f"{figure(ns)} ns ({_METHODS[m]})" for m, ns in apart.items())
+        lines.append(f"Loaded {count} times; between loads a program differs by up to {told}.")
     where = f"{host['model'] or host['machine']}, Linux {host['kernel']}, CPU {host['cpu']}"
-    return Text(f"Medians of {', '.join(said)}. {where}.")
+    return Text("\n".join((*lines, f"{where}.")))
 
 
 def _figure(item: Record) -> str:

@@ -112,6 +112,10 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	if (place != NO_PLACE)
 		claim_delete(place);
 	pkt->count->flows_opened++;
+	if (flow->port == flow->client_port)
+		pkt->count->port_kept++;
+	else
+		pkt->count->port_other++;
 	if (known)
 		pkt->count->flows_reopened++;
 	return flow;

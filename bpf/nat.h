@@ -239,10 +239,6 @@ static __always_inline struct flow *port_claim(struct packet *pkt, const struct 
 		return NULL;
 	}
 	flow->port = to_be16(PORT_MIN + place - (udp ? PORT_COUNT : 0));
-	if (flow->port == end->port)
-		pkt->count->port_kept++;
-	else
-		pkt->count->port_other++;
 	*claimed = place;
 	return flow;
 }

@@ -74,11 +74,11 @@ static __always_inline int parse_ethernet(struct packet *pkt, void *data, void *
 		return PASS(pkt, passed_truncated);
 	proto = pkt->eth->h_proto;
 #if TAGGED
-	if (proto != to_be16(ETH_P_8021Q))
-		return PASS(pkt, passed_vlan);
 	pkt->tag = (void *)(pkt->eth + 1);
 	if ((void *)(pkt->tag + 1) > end)
 		return PASS(pkt, passed_truncated);
+	if (proto != to_be16(ETH_P_8021Q))
+		return PASS(pkt, passed_vlan);
 	id = from_be16(pkt->tag->tci) & VLAN_ID_MASK;
 	if (id != VLAN && !(EGRESS_VLAN && id == EGRESS_VLAN))
 		return PASS(pkt, passed_vlan);

@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 
 from bench.compare import ENOUGH
-from bench.datapath import FLOWS, Wanted, measure, parse_flows, summary
+from bench.datapath import FLOWS, Wanted, measure, parse_flows
+from bench.datapath_summary import summary
 from bench.datapath_table import render
 
 
@@ -20,7 +21,9 @@ def _progress(text: str) -> None:
 @click.command("datapath")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.option("--quick", is_flag=True, help="Measure for seconds only; intervals become wide.")
-@click.option("--rounds", type=click.IntRange(ENOUGH), help="Rounds, however long they take.")
+@click.option(
+    "--rounds", type=click.IntRange(ENOUGH), help="Rounds in all, however long they take."
+)
 @click.option(
     "--flows",
     metavar="N,N,…",
@@ -37,7 +40,7 @@ def datapath_command(
 
     Baselines are an empty program, one that returns packets to their sender, and a router that
     asks the kernel's tables for each packet. Needs root and no inventory, and takes a CPU for
-    half a minute: leave the machine alone meanwhile.
+    half a minute, with --steps two: leave the machine alone meanwhile.
     """
     wanted = Wanted(int(family), parse_flows(flows), steps, quick, rounds)
     found = summary(measure(wanted, _progress), wanted)

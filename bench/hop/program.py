@@ -134,6 +134,13 @@ def tick_hz() -> int:
     return _HIGHEST_HZ
 
 
+def _mac(ifindex: int) -> bytes:
+    """Return the hardware address of a NIC."""
+    name = socket.if_indextoname(ifindex)
+    with open(f"/sys/class/net/{name}/address") as file:
+        return bytes.fromhex(file.read().strip().replace(":", ""))
+
+
 class Program:
     """One loaded forwarder; the kernel frees it with its last descriptor."""
 
@@ -144,6 +151,10 @@ class Program:
         self.hz = constants.defines()["HZ"]
         maps = constants.maps()
         self.fds = compiler.load("forwarder.c", (FUNCTION, _TICK), maps, constants.defines())
+        for index, nic in enumerate((constants.data, constants.egress)):
+            if nic is not None and constants.egress is not None:
+                # Lookups keep it up to date; a packet may have to go out before the first.
+                kernel.update(self.fds["nics"], struct.pack("=I", index), _mac(nic.dev) + bytes(2))
         self.flows = mmap.mmap(self.fds["flows"], self.flow_len * maps["flows"].entries)
         self._names, self._cpus = counter_names(), kernel.possible_cpus()
 

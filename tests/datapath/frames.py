@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -36,6 +37,14 @@ PORT = 20000  # in the hop's range: a client keeps it
 SILENT_MAC = "02:00:00:00:00:99"
 SEGMENT_MTU = {4: 1460, 6: 1440}  # octets in a TCP segment of 1500 without options
 IP_LEN = {4: 20, 6: 40}
+
+# What the program is compiled with. Every set takes a second: tests share them, also with the
+# ones in test_fuzz.py.
+FEW = {"TWO_NICS": 1, "PORT_MIN": HOP_PORT - 2, "PORT_MAX": HOP_PORT + 2}
+FEW_PORT = HOP_PORT + 1
+TAG = {"VLAN": 5, "NAT_FLOWS": 2}
+TAGS = {"TWO_NICS": 1, "VLAN": 5, "EGRESS_VLAN": 6}
+FRESH = {"FRESH": 1}
 
 What = dict[str, Any]  # keywords of `build`
 Counts = dict[str, int]
@@ -104,7 +113,15 @@ def build(
     path: Path, flags: str = "A", *, padding: bytes = b"", priority: int = 0, **what: Any
 ) -> bytes:
     """A frame with a TCP segment or a UDP datagram; padding follows the packet."""
+    if what.keys() <= {"ttl"} and not priority:
+        return plain(path, flags, what.get("ttl", 64)) + padding
     return ethernet(path, segment(path, flags, **what), priority) + padding
+
+
+@functools.cache
+def plain(path: Path, flags: str, ttl: int) -> bytes:
+    """One without anything particular: most are, and scapy takes its time."""
+    return ethernet(path, segment(path, flags, ttl=ttl))
 
 
 def put(frame: bytes, at: int, *octets: int) -> bytes:

@@ -18,6 +18,7 @@ from tests.datapath.frames import (
     FAMILIES,
     IP_LEN,
     PORT,
+    TAG,
     TALKS,
     Path,
     Talk,
@@ -269,7 +270,7 @@ TAGGED = [
 @pytest.mark.parametrize(("talk", "make", "counter"), over(TALKS[::2], TAGGED))
 def test_passed_where_there_is_a_tag(feed: Feed, talk: Talk, make: Make, counter: str) -> None:
     tagged = replace(talk, vlan=5)
-    check(feed, talk.family, passed(make(talk), counter), tagged.open(), VLAN=5)
+    check(feed, talk.family, passed(make(talk), counter), tagged.open(), **TAG)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -278,4 +279,4 @@ def test_every_truncation_with_a_tag(feed: Feed, family: int) -> None:
     whole = build(talk.asks, "S")
     assert len(whole) == 18 + IP_LEN[family] + 20
     cuts = [passed(whole[:size], "passed_truncated") for size in range(14, len(whole))]
-    check(feed, family, *cuts, talk.open(), VLAN=5)
+    check(feed, family, *cuts, talk.open(), **TAG)

@@ -12,7 +12,10 @@ from scapy.layers.l2 import Ether
 from tests.datapath.conftest import HOP_PORT, PORT_MAX, PORT_MIN, TX, Age, Feed
 from tests.datapath.frames import (
     FAMILIES,
+    FEW,
+    FRESH,
     PORT,
+    TAG,
     TALKS,
     Case,
     Talk,
@@ -26,9 +29,7 @@ from tests.datapath.frames import (
 )
 
 COUNT = PORT_MAX - PORT_MIN + 1
-FRESH = {"FRESH": 1}
-FEW_MIN, FEW_MAX = HOP_PORT - 2, HOP_PORT + 2
-FEW = {"PORT_MIN": FEW_MIN, "PORT_MAX": FEW_MAX}  # HOP_PORT is in the middle
+FEW_PORTS = [port for port in range(FEW["PORT_MIN"], FEW["PORT_MAX"] + 1) if port != HOP_PORT]
 
 
 def collisions(number: int) -> dict[str, int]:
@@ -123,7 +124,7 @@ def test_thirty_two_are_tried(feed: Feed, talk: Talk, fresh: int) -> None:
 @pytest.mark.parametrize("talk", TALKS, ids=str)
 def test_no_port_is_left(feed: Feed, talk: Talk, fresh: int) -> None:
     """Of this protocol; the other one has its own. Old flows live."""
-    talks = numbered(talk, *(port for port in range(FEW_MIN, FEW_MAX + 1) if port != HOP_PORT))
+    talks = numbered(talk, *FEW_PORTS)
     extra = [replace(talk, client_port=port) for port in (HOP_PORT, PORT, 65535)]
     none = [dropped(build(each.asks, "S"), "dropped_no_port", port_collisions=32) for each in extra]
     live = [case for each in talks for case in (each.back("SA"), each.forward())]
@@ -135,9 +136,7 @@ def test_no_port_is_left(feed: Feed, talk: Talk, fresh: int) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_port_is_left_but_the_own_one(feed: Feed, family: int) -> None:
     """A closed flow opens anew in its place; under the fresh policy it has left it by then."""
-    talks = numbered(
-        Talk(family), *(port for port in range(FEW_MIN, FEW_MAX + 1) if port != HOP_PORT)
-    )
+    talks = numbered(Talk(family), *FEW_PORTS)
     first = talks[0]
     begin = [*(each.open() for each in talks), *first.says("<SA >R!")]
     check(feed, family, *begin, first.reopen(), first.back("SA"), **FEW)
@@ -189,17 +188,19 @@ def test_tcp_and_udp_have_ports_of_their_own(feed: Feed, family: int, fresh: int
 @pytest.mark.parametrize("talk", TALKS, ids=str)
 def test_the_table_is_full(feed: Feed, talk: Talk) -> None:
     """It holds two flows away from home. One more is dropped, and the port it wanted is free."""
+    talk = replace(talk, vlan=5)
     away, farther, refused = others(talk, 3)
     full = dropped(build(refused.asks, "S"), "dropped_table_full", port_collisions=3)
     home = replace(talk, client_port=refused.port, port=refused.port)
     begin = [talk.open(), away.open(also=collisions(1)), farther.open(also=collisions(2))]
     live = [case for each in (talk, away, farther) for case in (each.back(), each.forward())]
-    check(feed, talk.family, *begin, full, full, *live, home.open(), *live, NAT_FLOWS=2)
+    check(feed, talk.family, *begin, full, full, *live, home.open(), *live, **TAG)
 
 
 @pytest.mark.parametrize("talk", TALKS, ids=str)
 def test_the_table_has_room_again(feed: Feed, talk: Talk) -> None:
     """Where a flow away from home expires and its port is wanted, also by one away from home."""
+    talk = replace(talk, vlan=5)
     away, farther, refused = others(talk, 3)
     full = dropped(build(refused.asks, "S"), "dropped_table_full", port_collisions=3)
     begin = [talk.open(), away.open(also=collisions(1)), farther.open(also=collisions(2)), full]
@@ -208,7 +209,7 @@ def test_the_table_has_room_again(feed: Feed, talk: Talk) -> None:
     second = replace(refused, port=farther.port)
     steps = [Age(20), talk.back(), Age(45), first, second.open(also=evicted | collisions(2))]
     after = [second.back("SA"), talk.forward(), second.forward()]
-    check(feed, talk.family, *begin, *steps, *after, NAT_FLOWS=2)
+    check(feed, talk.family, *begin, *steps, *after, **TAG)
 
 
 # name, talks, changes of a client's packet: none is mistaken for another's

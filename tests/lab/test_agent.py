@@ -114,7 +114,12 @@ def test_a_wrong_place_is_refused(
         ({"mode": "quic"}, "mode must be one of"),
         ({"mode": "xdp", "next_ip": "198.18.0.1; reboot", "next_port": 1}, "not an IP address"),
         ({"mode": "nft", "next_ip": "198.18.0.1", "next_port": 70000}, "between 1 and 65535"),
-        ({"mode": "xdp", "attach": "offload", "next_ip": "198.18.0.1", "next_port": 1}, "attach"),
+        ({"mode": "xdp", "attach": "skb", "next_ip": "198.18.0.1", "next_port": 1}, "attach"),
+        ({"mode": "xdp", "attach": "offload", "next_ip": "198.18.0.1", "next_port": 1}, "offload"),
+        (
+            {"mode": "nft", "next_ip": "2001:2::1", "next_port": 1},
+            "not an IPv4 address, as data_ip",
+        ),
         ({"op": "explode"}, "unknown operation"),
         ({"op": "counters", "more": 1}, "unknown key"),
     ],

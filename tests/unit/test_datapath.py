@@ -20,7 +20,8 @@ from scapy.layers.l2 import Ether
 
 from bench import datapath
 from bench.commands.datapath import datapath_command
-from bench.datapath import METHODS, PROGRAMS, Measured, Wanted, parse_flows, summary
+from bench.datapath import METHODS, PROGRAMS, Measured, Wanted, parse_flows
+from bench.datapath_summary import summary
 from bench.datapath_table import STEP_WORDS, render
 from bench.errors import BenchError, UsageError
 from bench.hop import datapath as hop_datapath
@@ -57,14 +58,20 @@ def test_flows_that_cannot_be(text: str) -> None:
 
 
 def test_how_much_is_measured() -> None:
-    usual, quick = Wanted().settings(), Wanted(quick=True).settings()
-    assert usual["rounds"] > quick["rounds"] >= 6
-    assert usual["limit_s"] > quick["limit_s"]
-    assert Wanted(steps=True).settings()["limit_s"] > usual["limit_s"]
-    asked = Wanted(quick=True, rounds=500).settings()
-    assert (asked["rounds"], asked["calls"]) == (500, quick["calls"])
-    assert asked["limit_s"] > 1e6  # as long as it takes
-    assert hop_datapath.Settings(**usual).flows == [1, 1000, 60000]
+    usual, quick = Wanted().amount, Wanted(quick=True).amount
+    assert usual.loads * usual.rounds > quick.loads * quick.rounds >= 6
+    assert usual.limit_s > quick.limit_s
+    assert Wanted(steps=True).amount.limit_s > usual.limit_s
+    asked = Wanted(rounds=500).amount
+    assert 500 <= asked.loads * asked.rounds < 500 + asked.loads
+    assert asked.calls == usual.calls
+    assert asked.limit_s > 1e6  # as long as it takes
+
+
+def test_settings_of_the_measuring_process() -> None:
+    each = [hop_datapath.Settings(**Wanted().settings(load)) for load in range(2)]
+    assert each[0].flows == [1, 1000, 60000]
+    assert each[0].seed != each[1].seed
 
 
 @pytest.mark.parametrize(
@@ -203,34 +210,41 @@ FIGURES = {
 def measured(
     rounds: int = 8,
     *,
+    loads: int = 1,
     steps: bool = False,
     methods: tuple[str, ...] = METHODS,
     noise: Callable[[int], float] = float,
-    **facts: Any,
+    **said: Any,
 ) -> Measured:
-    """Events as the measuring process sends them. noise: what all take longer, by the round."""
+    """Events as measuring processes send them. noise: what all take longer, by the round."""
     found = Measured()
-    found.take({"event": "ready", "cpu": 1})
-    for method in methods:
-        for number in range(rounds):
-            cases = [
-                {"name": name, "flows": 1, "ns": ns + noise(number), "packets": 100}
-                for name, ns in FIGURES.items()
-            ]
-            for flows in (1000, 60000):
-                cases.append(
-                    {"name": "forward", "flows": flows, "ns": 120 + noise(number), "packets": 100}
-                )
-            if steps and method == "test_run":
-                cases += [
-                    {"name": f"step {n}", "flows": count, "ns": 70 + noise(number), "packets": 9}
-                    for count in STEP_ENTRIES
-                    for n in (STEPS if count == 1 else LOOKUPS)
+    for load in range(loads):
+        found.take(load, {"event": "ready", "cpu": 1})
+        for method in methods:
+            for number in range(rounds):
+                more = noise(load * rounds + number)
+                cases = [
+                    {"name": name, "flows": flows, "ns": ns + more, "packets": 100}
+                    for name, flows, ns in (
+                        *((name, 1, ns) for name, ns in FIGURES.items()),
+                        *(("forward", flows, 120) for flows in (1000, 60000)),
+                        *_step_figures(steps and method == "test_run"),
+                    )
                 ]
-            found.take({"event": "round", "method": method, "cases": cases})
-    usual = {"live": len(methods) == 2, "lost": 0, "preempted": 3, "elapsed_s": 30.0}
-    found.take({"event": "done", **usual, **facts})
+                found.take(load, {"event": "round", "method": method, "cases": cases})
+        usual = {"live": len(methods) == 2, "lost": 0, "preempted": 3, "elapsed_s": 30.0}
+        found.take(load, {"event": "done", **usual, **said})
     return found
+
+
+def _step_figures(wanted: bool) -> list[tuple[str, int, int]]:
+    if not wanted:
+        return []
+    return [
+        (f"step {name}", count, 70)
+        for count in STEP_ENTRIES
+        for name in (STEPS if count == 1 else LOOKUPS)
+    ]
 
 
 def test_programs() -> None:
@@ -267,6 +281,15 @@ def test_flows_over_one() -> None:
     assert [(item["method"], item["flows"], item["ratio"]) for item in found] == [
         (method, flows, ratio) for method in METHODS for flows, ratio in ((1, 1.0), (60000, 2.0))
     ]
+
+
+def test_loads() -> None:
+    found = summary(measured(6, loads=3, noise=lambda number: 10.0 * (number // 6)), Wanted())
+    by_load = {(item["method"], item["name"]): item["ns"] for item in found["loads"]}
+    assert by_load["live", "empty"] == [50, 60, 70]
+    assert {item["n"] for item in found["programs"]} == {18}
+    text = " ".join(rendered(found).split())
+    assert "Loaded 3 times; between loads a program differs by up to 20.0 ns" in text
 
 
 def test_steps_are_above_the_empty_program() -> None:
@@ -313,7 +336,7 @@ def test_without_live_frames() -> None:
 
 def test_an_error_of_the_measuring_process() -> None:
     with pytest.raises(BenchError) as caught:
-        Measured().take({"event": "error", "cause": "no BCC", "remedy": "install it"})
+        Measured().take(0, {"event": "error", "cause": "no BCC", "remedy": "install it"})
     assert caught.value.one_line() == "no BCC (install it)"
 
 
