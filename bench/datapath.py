@@ -93,8 +93,8 @@ class Measured:
     """What measuring processes said.
 
     ns: ns per packet, one observation a round. loads: for each method, with which load each round
-    was. packets: the most that an observation was made of. The rest sums up what was not as it
-    should be: preempted, how often others took the CPU, in elapsed_s.
+    was. packets: the most that an observation was made of. lost: live frames that did not arrive.
+    elapsed_s, cpu_s: how long measuring took, and for how much of it it had the CPU.
     """
 
     ns: dict[Key, list[float]] = field(default_factory=dict)
@@ -103,8 +103,8 @@ class Measured:
     cpu: int | None = None
     live: bool = True
     lost: int = 0
-    preempted: int = 0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
 
     def take(self, load: int, event: Mapping[str, Any]) -> None:
         """Add an event. Raises BenchError for the one that says what went wrong."""
@@ -121,8 +121,8 @@ class Measured:
         elif event["event"] == "done":
             self.live = self.live and event["live"]
             self.lost += event["lost"]
-            self.preempted += event["preempted"]
             self.elapsed_s += event["elapsed_s"]
+            self.cpu_s += event["cpu_s"]
 
 
 def parse_flows(text: str) -> tuple[int, ...]:

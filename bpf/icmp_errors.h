@@ -136,6 +136,7 @@ static __always_inline int icmp_error(struct xdp_md *ctx, struct packet *pkt)
 	struct flow *flow;
 	enum direction to;
 	__u64 change, outer;
+	int known;
 
 	if (!icmp_is_error(icmp))
 		return PASS(pkt, passed_other_protocol);
@@ -146,6 +147,7 @@ static __always_inline int icmp_error(struct xdp_md *ctx, struct packet *pkt)
 		return PASS(pkt, passed_not_ours);
 	if (*ttl_of(pkt->ip) <= 1)
 		return PASS(pkt, passed_ttl);
+	known = way_known(ctx, pkt, flow, to, tick_now());
 
 	change = translate_quote(ctx, &quote, flow, to);
 	if (to == TO_CLIENT)
@@ -154,13 +156,17 @@ static __always_inline int icmp_error(struct xdp_md *ctx, struct packet *pkt)
 	else
 		outer = put_addr(source_of(pkt->ip), &flow->out) +
 			put_addr(destination_of(pkt->ip), &flow->next);
-	--*ttl_of(pkt->ip);
+	if (known)
+		--*ttl_of(pkt->ip);
 #if FAMILY == 4
-	pkt->ip->check = csum_apply(pkt->ip->check, csum_fold_(outer + CSUM_TTL_MINUS_ONE));
+	pkt->ip->check =
+		csum_apply(pkt->ip->check, csum_fold_(outer + (known ? CSUM_TTL_MINUS_ONE : 0)));
 #else
 	change += outer; /* of the pseudo-header */
 #endif
 	icmp->check = csum_apply(icmp->check, csum_fold_(change));
+	if (unlikely_(!known)) /* the stack resolves the neighbour and sends it */
+		return PASS(pkt, passed_unresolved);
 	if (to == TO_CLIENT)
 		COUNT(pkt, errors_returned);
 	else

@@ -155,4 +155,14 @@ static __always_inline int way_refresh(struct xdp_md *ctx, struct packet *pkt, s
 	return 1;
 }
 
+/* Is the neighbour on a flow's way known, by a lookup of this second or by asking now? */
+static __always_inline int way_known(struct xdp_md *ctx, struct packet *pkt, struct flow *flow,
+				     enum direction to, __u32 tick)
+{
+	if (likely_(tick - flow->way[to].checked <= HZ &&
+		    (to == TO_CLIENT || (flow->used & FLOW_RESOLVED))))
+		return 1;
+	return way_refresh(ctx, pkt, flow, to, tick);
+}
+
 #endif

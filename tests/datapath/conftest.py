@@ -177,7 +177,8 @@ def links() -> Iterator[dict[str, int]]:
                 where = ("lladdr", MACS[address], "dev", nic, "nud", "permanent")
                 _ip(*inside, "neighbour", "add", address, *where)
             alone = "32" if family == 4 else "128"
-            narrow = (f"{net.narrow}/{alone}", "dev", "data", "mtu", str(NARROW_MTU))
+            # Unlocked, the kernel heeds it for what it sends itself, and not for what it forwards.
+            narrow = (f"{net.narrow}/{alone}", "dev", "data", "mtu", "lock", str(NARROW_MTU))
             _ip(*inside, "route", "add", *narrow)
             _ip(*inside, "route", "add", f"{net.far}/{alone}", "via", net.client)
             for nic in ("data", "egress"):

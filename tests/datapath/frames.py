@@ -96,7 +96,8 @@ def segment(
     if path.protocol is TCP:
         fields = {"flags": flags, "seq": 1000, "ack": 2000, **fields}
     upper = path.protocol(sport=path.source_port, dport=path.target_port, **fields)
-    return ip(path, ttl=ttl, **(header or {})) / upper / Raw(data)
+    packet = ip(path, ttl=ttl, **(header or {})) / upper
+    return packet / Raw(data) if data else packet
 
 
 def ethernet(path: Path, packet: Packet | bytes, priority: int = 0) -> bytes:

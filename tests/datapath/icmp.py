@@ -11,7 +11,9 @@ from scapy.layers.inet6 import ICMPv6DestUnreach
 from scapy.packet import Packet, Raw
 
 from tests.datapath.conftest import MACS, PASS, REDIRECT, TX
-from tests.datapath.frames import Case, Path, Talk, What, ethernet, ip, passed, segment
+from tests.datapath.frames import IP_LEN, Case, Path, Talk, What, ethernet, ip, passed, segment
+
+Change = Callable[[bytes], bytes]
 
 UNREACHABLE = {4: ICMP(type=3, code=1), 6: ICMPv6DestUnreach(code=3)}
 SIDES = ["next", "client"]  # who receives it
@@ -33,7 +35,7 @@ class Error:
     ttl: int = 64
     inner: What = field(default_factory=dict)
     outer: What = field(default_factory=dict)
-    change: Callable[[bytes], bytes] = bytes
+    change: Change = bytes
     padding: bytes = b""
     priority: int = 0
 
@@ -52,10 +54,10 @@ class Error:
     def frame(self, path: Path, quoted: Path, ttl: int, like: Path | None = None) -> bytes:
         """The frame; like: whose TCP checksum the quote has, when it is cut off behind it."""
         quote = bytes(segment(quoted, **self.inner))[: self.size]
-        if like is not None:
-            at = len(bytes(segment(like, **{**self.inner, "data": b""}))) - 4
-            if quoted.protocol is TCP and at < len(quote) < at + 4:
-                quote = quote[:at] + bytes(segment(like, **self.inner))[at : self.size]
+        at = self.size - IP_LEN[path.family]
+        if like is not None and quoted.protocol is TCP and 16 < at < 20:
+            at = IP_LEN[path.family] + 16
+            quote = quote[:at] + bytes(segment(like, **self.inner))[at : self.size]
         kind = (self.kind or UNREACHABLE[path.family]).copy()
         packet = ip(path, ttl=ttl, **self.outer) / kind / Raw(self.change(quote))
         return ethernet(path, packet, self.priority) + self.padding

@@ -288,14 +288,12 @@ class Model:
     def _parse(self, frame: bytes, link: str) -> _Packet | str:
         due = self.config.tag(link)
         l3 = 18 if due else 14
-        if len(frame) < 14:
+        if len(frame) < l3:
             return "passed_truncated"
         (ethertype,) = _word.unpack_from(frame, 12)
         if (ethertype == 0x8100) != bool(due) or ethertype == 0x88A8:
             return "passed_vlan"
         if due:
-            if len(frame) < 18:
-                return "passed_truncated"
             identifier, ethertype = _ports.unpack_from(frame, 14)
             if identifier & 0xFFF not in {self.config.vlan, self.config.egress_vlan} - {0}:
                 return "passed_vlan"
@@ -624,6 +622,7 @@ class Model:
         flow, l4, to_client = found
         client, server = flow.onward(self.config)
         way = flow.to_client if to_client else flow.to_next
+        reachable = self._reachable(way, flow.client if to_client else flow.next)
         buffer, l3 = bytearray(packet.frame), packet.l4 + 8
         protocol = flow.protocol
         total = self._translate(
@@ -641,7 +640,7 @@ class Model:
         else:
             total += both
         _follow(buffer, packet.l4 + 2, total)
-        if way.mac is None:
+        if not reachable:
             return self._pass(bytes(buffer), "passed_unresolved")
         self._count("errors_returned" if to_client else "errors_forwarded")
         return self._send(buffer, packet, way)

@@ -36,7 +36,7 @@ def header(**fields: object) -> What:
     return {"header": fields}
 
 
-# name, talks, what the client sends: the first packet of a flow
+# name, talks, what either side sends
 FORWARDED = [
     ("plain", "", {}),
     ("options", "TCP", {"options": OPTIONS}),
@@ -81,13 +81,9 @@ FORWARDED = [
 
 
 @pytest.mark.parametrize(("talk", "what"), over(TALKS, FORWARDED))
-def test_forwarded(feed: Feed, talk: Talk, what: What) -> None:
-    check(feed, talk.family, talk.open(**what))
-
-
-@pytest.mark.parametrize(("talk", "what"), over(TALKS, FORWARDED))
-def test_returned(feed: Feed, talk: Talk, what: What) -> None:
-    check(feed, talk.family, talk.open(), talk.back("SA", **what))
+def test_there_and_back(feed: Feed, talk: Talk, what: What) -> None:
+    steps = [talk.open(**what), talk.back("SA", **what), talk.forward("PA", **what)]
+    check(feed, talk.family, *steps, talk.back("A", **what))
 
 
 @pytest.mark.parametrize("flags", ["S", "SP", "SU", "SEC", "SPUEC"])

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, TCP, UDP, IPOption_NOP
@@ -41,6 +39,7 @@ from tests.datapath.frames import (
     shift,
     summing_to_zero,
 )
+from tests.datapath.icmp import SIDES, Change, Error, opened
 
 BEHIND: What = {"next": "behind", "next_link": "egress"}
 
@@ -182,7 +181,7 @@ def test_ends_that_do_not_belong_together(feed: Feed, talk: Talk, to: str) -> No
     check(feed, talk.family, *opened(talk), *cases, error.translated())
 
 
-def changed(at: int, *octets: int) -> Callable[[bytes], bytes]:
+def changed(at: int, *octets: int) -> Change:
     """Overwrite octets of the quote."""
     return lambda quote: put(quote, at, *octets)
 
@@ -205,7 +204,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("talk", "change"), over(TALKS, DAMAGED))
-def test_quotes_that_say_nothing(feed: Feed, talk: Talk, change: Any) -> None:
+def test_quotes_that_say_nothing(feed: Feed, talk: Talk, change: Change) -> None:
     cases = [Error(talk, to, change=change).passed() for to in SIDES]
     check(feed, talk.family, *opened(talk), *cases, talk.forward(), talk.back())
 

@@ -104,7 +104,6 @@ TOO_LONG = [
     ("TTL 255", "", 1400, {"ttl": 255}),
     ("no UDP checksum", "UDP", 1400, {"chksum": 0}),
     ("TCP options", "TCP", 1400, {"options": [("Timestamp", (1, 2)), ("SAckOK", b"")]}),
-    ("PSH and URG", "TCP", 1400, {"flags": "PUA", "urgptr": 5}),
     ("options", "IPv4", 1400, {"header": {"options": OPTIONS[:8]}}),
     ("most options", "IPv4", 1400, {"header": {"options": OPTIONS}}),
     ("type of service and id", "IPv4", 1400, {"header": {"tos": 0xBB, "id": 65535}}),
@@ -233,7 +232,7 @@ def test_an_mtu_that_changes_is_followed(feed: Feed, talk: Talk) -> None:
     """A flow keeps the one it had while its neighbour is unknown."""
     talk = narrow(talk, "there")
     length, mac = ("32", "128")[talk.family == 6], talk.goes.target_mac
-    where = (f"{talk.address('narrow')}/{length}", "dev", "data", "mtu")
+    where = (f"{talk.address('narrow')}/{length}", "dev", "data", "mtu", "lock")
     neighbour = ("neighbour", "replace", talk.address("narrow"), "dev", "data", "lladdr", mac)
     gone = ("neighbour", "delete", talk.address("narrow"), "dev", "data")
     check(

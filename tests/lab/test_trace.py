@@ -198,6 +198,32 @@ def test_only_one_port_of_the_client(lab: Lab) -> None:
         assert packet["complete"] and len(hops) == 3
 
 
+def test_one_connection_beside_many(lab: Lab) -> None:
+    """Only the first hop can tell the client's ports apart; the others see all that passes."""
+    stop = threading.Event()
+
+    def others() -> None:
+        for _ in range(150):
+            if stop.is_set():
+                return
+            get(lab, size=1_277_952)
+
+    arguments = ("-i", lab.name, "--hops", "2", "--port", "23456", "--duration", "4", "--json")
+    with Tracing(*arguments) as tracing:
+        thread = threading.Thread(target=others)
+        thread.start()
+        try:
+            time.sleep(0.5)
+            get(lab, 23456)
+        finally:
+            stop.set()
+            thread.join()
+        status, out, errors = tracing.end()
+    assert status == 0
+    assert [len(packet["hops"]) for packet in journeys(out)] == [2] * len(out.splitlines()), errors
+    assert out
+
+
 def test_count_ends_it(lab: Lab) -> None:
     done = bench("trace", "-i", lab.name, "--hops", "1", "--fetch", "9984", "--count", "4")
     assert done.status == 0, done.stderr

@@ -406,8 +406,10 @@ def test_a_connection_follows_a_neighbour_that_moves(
 ) -> None:
     """The server gets another MAC address and says so, as one does that takes over an address."""
     stage = stages(TWO_HOPS, family)
-    announce = {4: "ipv4.conf.eth0.arp_notify", 6: "ipv6.conf.eth0.ndisc_notify"}[family]
-    links.run(stage.chain.server, "sysctl", "-qw", f"net.{announce}=1")
+    announced = [
+        f"net.{name}=1" for name in ("ipv4.conf.eth0.arp_notify", "ipv6.conf.eth0.ndisc_notify")
+    ]
+    links.run(stage.chain.server, "sysctl", "-qw", *announced)
     moved = f"02:00:00:00:{family:02x}:{MODES.index(mode):02x}"
     with stage.forwarding(mode), stage.connected() as (near, far):
 
