@@ -94,7 +94,7 @@ class Measured:
 
     ns: ns per packet, one observation a round. loads: for each method, with which load each round
     was. packets: the most that an observation was made of. lost: live frames that did not arrive.
-    elapsed_s, cpu_s: how long measuring took, and for how much of it it had the CPU.
+    run_s, wait_s: for how long measuring had its CPU, and for how long others did instead.
     """
 
     ns: dict[Key, list[float]] = field(default_factory=dict)
@@ -103,8 +103,8 @@ class Measured:
     cpu: int | None = None
     live: bool = True
     lost: int = 0
-    elapsed_s: float = 0.0
-    cpu_s: float = 0.0
+    run_s: float = 0.0
+    wait_s: float = 0.0
 
     def take(self, load: int, event: Mapping[str, Any]) -> None:
         """Add an event. Raises BenchError for the one that says what went wrong."""
@@ -121,8 +121,8 @@ class Measured:
         elif event["event"] == "done":
             self.live = self.live and event["live"]
             self.lost += event["lost"]
-            self.elapsed_s += event["elapsed_s"]
-            self.cpu_s += event["cpu_s"]
+            self.run_s += event["run_s"]
+            self.wait_s += event["wait_s"]
 
 
 def parse_flows(text: str) -> tuple[int, ...]:

@@ -45,15 +45,15 @@ BEHIND: What = {"next": "behind", "next_link": "egress"}
 
 # name, talks, the error: to either side
 KINDS = [
-    *(("unreachable", "IPv4", ICMP(type=3, code=code)) for code in (*range(4), 5, 6, 9, 10, 13)),
+    *((f"unreachable {n}", "IPv4", ICMP(type=3, code=n)) for n in (*range(4), 5, 6, 9, 10, 13)),
     ("fragmentation needed", "IPv4", ICMP(type=3, code=4, nexthopmtu=1234)),
     ("with its length", "IPv4", ICMP(type=3, code=1, length=32)),
-    *(("time exceeded", "IPv4", ICMP(type=11, code=code)) for code in range(2)),
-    *(("parameter problem", "IPv4", ICMP(type=12, code=code, ptr=20)) for code in range(3)),
-    *(("unreachable", "IPv6", ICMPv6DestUnreach(code=code)) for code in range(8)),
+    *((f"time exceeded {n}", "IPv4", ICMP(type=11, code=n)) for n in range(2)),
+    *((f"parameter problem {n}", "IPv4", ICMP(type=12, code=n, ptr=20)) for n in range(3)),
+    *((f"unreachable {n}", "IPv6", ICMPv6DestUnreach(code=n)) for n in range(8)),
     ("packet too big", "IPv6", ICMPv6PacketTooBig(mtu=1280)),
-    *(("time exceeded", "IPv6", ICMPv6TimeExceeded(code=code)) for code in range(2)),
-    *(("parameter problem", "IPv6", ICMPv6ParamProblem(code=code, ptr=40)) for code in range(3)),
+    *((f"time exceeded {n}", "IPv6", ICMPv6TimeExceeded(code=n)) for n in range(2)),
+    *((f"parameter problem {n}", "IPv6", ICMPv6ParamProblem(code=n, ptr=40)) for n in range(3)),
 ]
 
 
@@ -171,13 +171,10 @@ def test_ends_that_do_not_belong_together(feed: Feed, talk: Talk, to: str) -> No
     """An error to another address than that of the quoted sender, or about what was received."""
     error = Error(talk, to)
     router, quoted, _, becomes = error.paths
-    cases = [
-        passed(error.frame(router._replace(target=talk.address(name)), quoted, 64), reason)
-        for name in ("out", "other", "client")
-        for reason in ["passed_not_ours"]
-    ]
-    for path in (becomes, quoted.reversed()):
-        cases.append(passed(error.frame(router, path, 64), "passed_not_ours"))
+    elsewhere = [router._replace(target=talk.address(name)) for name in ("out", "other", "client")]
+    frames = [error.frame(path, quoted, 64) for path in elsewhere]
+    frames += [error.frame(router, path, 64) for path in (becomes, quoted.reversed())]
+    cases = [passed(frame, "passed_not_ours") for frame in frames]
     check(feed, talk.family, *opened(talk), *cases, error.translated())
 
 

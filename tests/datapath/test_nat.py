@@ -126,6 +126,7 @@ ANEW = [
     ("another next hop, closed", "TCP", "<SA >R!", 0, OTHER),
     ("another next hop, expired", "", "", 62, OTHER),
 ]
+RESTING = [row for row in ANEW if row[3] < 65]
 
 
 @pytest.mark.parametrize(("talk", "words", "seconds", "then"), over(TALKS, ANEW))
@@ -143,28 +144,31 @@ def test_opened_anew(feed: Feed, talk: Talk, words: str, seconds: int, then: Wha
         check(feed, talk.family, *begin, anew.reopen(), *closes, anew.reopen())
 
 
-@pytest.mark.parametrize("rest", [0, 2])
 @pytest.mark.parametrize(("talk", "words", "seconds", "then"), over(TALKS, ANEW))
 def test_opened_anew_with_a_fresh_port(
-    feed: Feed, talk: Talk, words: str, seconds: int, then: What, rest: int
+    feed: Feed, talk: Talk, words: str, seconds: int, then: What
 ) -> None:
-    """The old one rests until it was idle for 65 s, and nobody has it."""
-    resting = seconds < 65
-    anew = replace(talk, port=SECOND if resting else PORT, **then)
-    again = anew.reopen(also=COLLISION if resting else {})
-    steps: list[Case | Step] = [talk.open(), *talk.says(words), Age(seconds), anew.next_step, again]
-    if resting or then:
+    """It gets its own again only when that has rested; nobody answers at the old one."""
+    rested = seconds > 65
+    anew = replace(talk, port=PORT if rested else SECOND, **then)
+    steps: list[Case | Step] = [talk.open(), *talk.says(words), Age(seconds), anew.next_step]
+    steps.append(anew.reopen(also={} if rested else COLLISION))
+    if not rested or then:
         steps.append(passed(build(talk.answers), "passed_not_ours"))
-    steps += [anew.back("SA"), anew.forward()]
-    if resting:
-        other = replace(others(talk, 1)[0], **then)
-        left = 65 - seconds - 1 + rest
-        if rest:
-            steps += [Age(left + 1), replace(other, port=PORT).open()]
-        else:
-            two = {"port_collisions": 2}
-            steps += [Age(left), replace(other, port=THIRD).open(also=two)]
-    check(feed, talk.family, *steps, anew.back(), **FRESH)
+    check(feed, talk.family, *steps, anew.back("SA"), anew.forward(), **FRESH)
+
+
+@pytest.mark.parametrize(("talk", "words", "seconds", "then"), over(TALKS, RESTING))
+def test_a_port_rests(feed: Feed, talk: Talk, words: str, seconds: int, then: What) -> None:
+    """For 65 s from its last packet, and then it is no eviction to take it."""
+    anew = replace(talk, port=SECOND, **then)
+    begin = [talk.open(), *talk.says(words), Age(seconds), anew.next_step]
+    begin += [anew.reopen(also=COLLISION), anew.back("SA")]
+    other = replace(others(anew, 1)[0], port=THIRD)
+    early = other.open(also={"port_collisions": 2})
+    check(feed, talk.family, *begin, Age(64 - seconds), early, anew.back(), **FRESH)
+    late = replace(other, port=PORT).open()
+    check(feed, talk.family, *begin, Age(67 - seconds), late, anew.back(), **FRESH)
 
 
 # name, talks, what is said, seconds: a packet that would open a flow does not do so

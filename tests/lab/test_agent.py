@@ -202,7 +202,7 @@ def test_a_driver_without_native_xdp_is_refused(
 ) -> None:
     agent.place(**bridge)
     answer = agent.ask(**ACROSS, attach="native")
-    assert "does not take XDP in native mode" in answer["cause"]
+    assert "refuses XDP in native mode: " in answer["cause"]
     assert xdp_on(lab, nic="dumb0") is None
     assert agent.ask(**ACROSS, attach="generic")["attach"] == "generic"
 

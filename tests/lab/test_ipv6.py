@@ -18,7 +18,7 @@ from bench.session import Session
 from tests.lab.agents import DirectAgent
 from tests.lab.conftest import bench, deployed, differences, inside, machine
 
-MODES = "direct,socat,nft"
+MODES = "direct,socat,nft,xdp"
 HOP_MODES = [mode for mode in MODES.split(",") if mode != "direct"]
 
 

@@ -186,36 +186,30 @@ class Talk:
     client: str
     port: int
 
-    def header(self, side: str, **fields: Any) -> Packet:
-        """An IP header from one side to the hop, or as the hop sends it with sent=True."""
+    def header(self, side: str, *, sent: bool = False, **fields: Any) -> Packet:
+        """An IP header as it comes from one side; sent: as the hop sends it on."""
         net = self.world.net
-        source, target = {"client": (self.client, net.hop), "next": (net.next, net.out)}[side]
-        ttl = fields.pop("ttl", 64)
+        come = {"client": (self.client, net.hop), "next": (net.next, net.out)}
+        go = {"client": (net.out, net.next), "next": (net.hop, self.client)}
+        source, target = (go if sent else come)[side]
+        ttl = fields.pop("ttl", 63 if sent else 64)
         if self.world.family == 4:
-            return IP(src=source, dst=target, ttl=ttl, **{"id": 7, **fields})
-        return IPv6(src=source, dst=target, hlim=ttl, **fields)
+            return IP(**{"src": source, "dst": target, "ttl": ttl, "id": 7, **fields})
+        return IPv6(**{"src": source, "dst": target, "hlim": ttl, **fields})
 
-    def packet(self, side: str, upper: Packet, data: bytes = b"", **header: Any) -> Packet:
-        """An IP packet from one side to the hop."""
-        ports = {"client": (self.port, PORT), "next": (NEXT_PORT, self.port)}[side]
-        upper.sport, upper.dport = ports
-        return self.header(side, **header) / upper / Raw(data)
+    def packet(
+        self, side: str, upper: Packet, data: bytes = b"", *, sent: bool = False, **header: Any
+    ) -> Packet:
+        """An IP packet as it comes from one side; sent: as the hop sends it on."""
+        come = {"client": (self.port, PORT), "next": (NEXT_PORT, self.port)}
+        go = {"client": (self.port, NEXT_PORT), "next": (PORT, self.port)}
+        upper = upper.copy()
+        upper.sport, upper.dport = (go if sent else come)[side]
+        return self.header(side, sent=sent, **header) / upper / Raw(data)
 
     def frame(self, side: str, upper: Packet, data: bytes = b"", **header: Any) -> bytes:
         """The same as a frame."""
         return ethernet(self.world, side, self.packet(side, upper, data, **header))
-
-    def after(self, side: str, upper: Packet, data: bytes = b"", **header: Any) -> Packet:
-        """What a hop has to make of it, built anew."""
-        net = self.world.net
-        packet = self.packet(side, upper, data, **{"ttl": 63, **header})
-        ends = {"client": (net.out, net.next), "next": (net.hop, self.client)}[side]
-        packet.src, packet.dst = ends
-        upper.sport, upper.dport = {
-            "client": (self.port, NEXT_PORT),
-            "next": (PORT, self.port),
-        }[side]
-        return packet
 
     def carried(self, side: str, upper: Packet, data: bytes = b"", **header: Any) -> bytes:
         """Send it to both hops, as `World.carried` says."""
@@ -237,7 +231,9 @@ class Connection:
         self.talk = talk
         self.numbers = {"client": 1000, "next": 4_294_967_000}  # which soon begin at 0 again
 
-    def segment(self, side: str, flags: str, data: bytes = b"", *, back: int = 0, **tcp: Any) -> TCP:
+    def segment(
+        self, side: str, flags: str, data: bytes = b"", *, back: int = 0, **tcp: Any
+    ) -> TCP:
         """A segment by its flags; back: how far behind what was sent last it begins."""
         seq = (self.numbers[side] - back) % 2**32
         ack = self.numbers[OTHER[side]] if "A" in flags else 0
@@ -273,3 +269,367 @@ class Connection:
         self.down("SA")
         self.up()
         return self
+
+
+# --- worlds -------------------------------------------------------------------------------------
+
+
+def _link(world: World, outside: str, hop: str, mode: str) -> None:
+    """Plug a hop in; its routes and neighbours are all it ever learns."""
+    net, family = world.net, world.family
+    nics = [("eth0", HOP_MAC, net.hop, 1500), ("eth1", OUT_MAC, net.out, NARROW)][: world.nics]
+    length, host, flags = (24, 32, "") if family == 4 else (64, 128, " nodad")
+    for number, (nic, mac, address, mtu) in enumerate(nics):
+        links.link(outside, f"{mode}{number}", hop, nic, mtu)
+        links.ip(
+            hop,
+            f"link set {nic} address {mac}",
+            f"address add {address}/{length} dev {nic}{flags}",
+        )
+    egress = nics[-1][0]
+    links.ip(
+        hop,
+        f"neighbour add {net.client} lladdr {CLIENT_MAC} dev eth0 nud permanent",
+        f"neighbour add {net.next} lladdr {NEXT_MAC} dev {egress} nud permanent",
+        f"route add {net.far}/{host} via {net.client} mtu lock {NARROW}",
+        f"route add {net.vague}/{host} via {net.client} mtu {NARROW}",
+    )
+    if world.nics == 1:
+        links.ip(hop, f"route add {net.next}/{host} dev eth0 mtu lock {NARROW}")
+    links.let_forward(hop, *(nic for nic, *_ in nics))
+    limits = ("ipv4.icmp_ratelimit", "ipv6.icmp.ratelimit")
+    links.run(hop, "sysctl", "-qw", *(f"net.{limit}=0" for limit in limits))
+
+
+def _hop(stack: contextlib.ExitStack, world: World, outside: str, hop: str, mode: str) -> Hop:
+    """Start a hop's agent, and listen where the hop is plugged in."""
+    agent = stack.enter_context(CheckoutAgent(links.namespace(hop), world.net.hop))
+    egress = {"egress_nic": "eth1"} if world.nics == 2 else {}
+    answer = agent.place(data_nic="eth0", **egress, prepare=[mode])
+    assert answer["event"] == "ready", answer
+    answer = agent.ask(mode=mode, next_ip=world.net.next, next_port=NEXT_PORT)
+    assert answer["event"] == "ready", answer
+    sockets = []
+    for number in range(world.nics):
+        sock = links.new_socket(outside, socket.AF_PACKET, socket.SOCK_RAW)
+        stack.enter_context(sock)
+        sock.bind((f"{mode}{number}", ETH_P_ALL))
+        sockets.append(sock)
+    return Hop(hop, agent, {"client": sockets[0], "next": sockets[-1]})
+
+
+def _world(stack: contextlib.ExitStack, family: int, nics: int) -> World:
+    world = World(family, nics, _net(family, nics), {})
+    name = f"oracle-{family}-{nics}"
+    outside = f"{name}-outside"
+    names = {mode: f"{name}-{mode}" for mode in MODES}
+    stack.enter_context(links.hosts(outside, *names.values()))
+    for mode, hop in names.items():
+        _link(world, outside, hop, mode)
+    links.attach_pass(outside, *(f"{mode}{nic}" for mode in MODES for nic in range(nics)))
+    for mode, hop in names.items():
+        world.hops[mode] = _hop(stack, world, outside, hop, mode)
+    world.drain()
+    return world
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[Callable[[int, int], World]]:
+    """Worlds by family and number of NICs, made when they are first asked for."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda family, nics: _world(stack, family, nics))
+
+
+@pytest.fixture(params=[(4, 1), (4, 2), (6, 1), (6, 2)], ids=lambda way: "IPv{}-{}".format(*way))
+def world(request: pytest.FixtureRequest, worlds: Callable[[int, int], World]) -> World:
+    """A world of either family, its hops with one NIC or with two."""
+    made = worlds(*request.param)
+    made.drain()
+    return made
+
+
+ONLY_IPV4 = pytest.mark.parametrize("world", [(4, 1), (4, 2)], indirect=True, ids=["1", "2"])
+ONLY_IPV6 = pytest.mark.parametrize("world", [(6, 1), (6, 2)], indirect=True, ids=["1", "2"])
+
+
+# --- TCP ----------------------------------------------------------------------------------------
+
+SYN_OPTIONS = [
+    ("MSS", 1460),
+    ("SAckOK", b""),
+    ("Timestamp", (0xFFFFFF00, 0)),
+    ("NOP", None),
+    ("WScale", 7),
+]
+
+
+def stamps(mine: int, yours: int) -> list[Any]:
+    """The timestamp option as segments carry it."""
+    return [("NOP", None), ("NOP", None), ("Timestamp", (mine, yours))]
+
+
+def test_what_both_hops_make_of_a_packet_is_what_is_meant(world: World) -> None:
+    """The only test that does not ask nft: addresses, ports, MACs, TTL and checksums anew."""
+    for protocol in (TCP, UDP):
+        talk = world.talk(protocol)
+        flags = {"flags": "S"} if protocol is TCP else {}
+        got = talk.carried("client", protocol(**flags), b"hello")
+        macs = (OUT_MAC if world.nics == 2 else HOP_MAC, NEXT_MAC)
+        packet = talk.packet("client", protocol(**flags), b"hello", sent=True)
+        assert got == bytes(Ether(src=macs[0], dst=macs[1]) / packet)
+        flags = {"flags": "SA", "ack": 6} if protocol is TCP else {}
+        got = talk.carried("next", protocol(**flags), b"welcome")
+        packet = talk.packet("next", protocol(**flags), b"welcome", sent=True)
+        assert got == bytes(Ether(src=HOP_MAC, dst=CLIENT_MAC) / packet)
+
+
+def test_a_connection_from_syn_to_the_last_acknowledgement(world: World) -> None:
+    tcp = Connection(world.talk(TCP))
+    tcp.up("S", options=SYN_OPTIONS)
+    tcp.down("SA", options=SYN_OPTIONS)
+    tcp.up("A", options=stamps(0xFFFFFF01, 5))
+    tcp.up("PA", b"GET / HTTP/1.1\r\n\r\n", options=stamps(0xFFFFFF02, 5))
+    for number in range(12):
+        tcp.down("A", bytes([number]) * 1348, options=stamps(6 + number, 0xFFFFFF02))
+        if number % 2:
+            tcp.up("A", options=stamps(number, 6 + number))
+    # The server closes its half; the client goes on for a while.
+    tcp.down("FPA", b"the end")
+    tcp.up("A")
+    tcp.up("PA", b"one more thing")
+    tcp.down("A")
+    tcp.up("FA")
+    tcp.down("A")
+
+
+def test_both_ends_may_close_at_once(world: World) -> None:
+    tcp = Connection(world.talk(TCP)).open()
+    tcp.up("FA")
+    tcp.down("FA", ack=(tcp.numbers["client"] - 1) % 2**32)
+    tcp.up("A")
+    tcp.down("A")
+    # The same endpoint comes again: both hops give it the same port as before.
+    Connection(tcp.talk).open().up("PA", b"again")
+
+
+def test_segments_that_are_lost_and_repeated(world: World) -> None:
+    tcp = Connection(world.talk(TCP))
+    tcp.up("S", options=SYN_OPTIONS)
+    tcp.up("S", options=SYN_OPTIONS, back=1)
+    tcp.down("SA", options=SYN_OPTIONS)
+    tcp.down("SA", options=SYN_OPTIONS, back=1)
+    tcp.up("A")
+    start = tcp.numbers["next"]
+    tcp.down("A", b"a" * 1000)
+    tcp.numbers["next"] += 1000  # the second one never gets here
+    tcp.down("A", b"c" * 1000)
+    tcp.down("A", b"d" * 1000)
+    edges = [(start + offset) % 2**32 for offset in (2000, 4000, 2000, 3000)]
+    for blocks in (edges[2:], edges[:2], edges):
+        sack = [("NOP", None), ("NOP", None), ("SAck", tuple(blocks))]
+        tcp.up("A", ack=(start + 1000) % 2**32, options=sack)
+    tcp.down("A", b"b" * 1000, seq=(start + 1000) % 2**32, back=3000)
+    tcp.up("A")
+    tcp.down("PA", b"d" * 1000, back=1000)
+    tcp.up("A", options=[("NOP", None), ("NOP", None), ("SAck", (edges[3], edges[1]))])
+
+
+def test_windows_probes_and_urgent_data(world: World) -> None:
+    tcp = Connection(world.talk(TCP)).open()
+    tcp.up("PAU", b"urgent", urgptr=6)
+    tcp.down("A", window=0)
+    tcp.up("A", back=1)  # a probe, as keep-alive sends it too
+    tcp.down("A", window=0)
+    tcp.down("A", window=60000)
+    tcp.down("PAU", b"so what", urgptr=3)
+    tcp.up("A")
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_a_reset_ends_a_connection(world: World, side: str) -> None:
+    tcp = Connection(world.talk(TCP)).open()
+    tcp.up("PA", b"hello")
+    tcp.down("A")
+    tcp.says(side, "RA")
+    # The endpoint may open another one at once.
+    Connection(tcp.talk).open()
+
+
+def test_a_refused_connection(world: World) -> None:
+    tcp = Connection(world.talk(TCP))
+    tcp.up("S")
+    tcp.down("RA", window=0)
+
+
+def test_congestion_notification_and_priorities(world: World) -> None:
+    """Traffic class: DSCP above ECN. RFC 3168: asked for, agreed, marked, echoed, answered."""
+    name = "tos" if world.family == 4 else "tc"
+    tcp = Connection(world.talk(TCP))
+    tcp.up("SEC")
+    tcp.down("SAE")
+    tcp.up("A", header={name: 0x02})
+    tcp.up("PA", b"data", header={name: 0xB8 | 0x03})
+    tcp.down("AE", header={name: 0x20})
+    tcp.up("PAC", b"less", header={name: 0xFE})
+
+
+def test_a_syn_with_data(world: World) -> None:
+    """RFC 7413: with a cookie, and data in the answer before the handshake is over."""
+    tcp = Connection(world.talk(TCP))
+    tcp.up("S", b"early", options=[("MSS", 1460), ("TFO", (0x01020304, 0x05060708))])
+    tcp.down("SA", b"")
+    tcp.down("PA", b"early, too")
+    tcp.up("A")
+
+
+def test_a_client_behind_a_router(world: World) -> None:
+    """Its frames come from another MAC address than its answers have to go to? Here the same."""
+    tcp = Connection(world.talk(TCP, "far")).open()
+    tcp.up("PA", b"from afar")
+    tcp.down("PA", b"and back")
+
+
+# --- checksums ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_checksums_that_come_out_as_nought(world: World, side: str) -> None:
+    """By difference, 0 and 0xffff are easily mistaken; UDP sends 0xffff, and 0 means none."""
+    udp, tcp = world.talk(UDP), Connection(world.talk(TCP)).open()
+    udp.carried("client", UDP(), b"opens")
+    found = bytes(udp.packet(side, UDP(), b"\0\0", sent=True))
+    data = found[world.header_len + 6 : world.header_len + 8]
+    assert udp.carried(side, UDP(), data)[ETHERNET + world.header_len + 6 :][:2] == b"\xff\xff"
+    segment = tcp.segment(side, "A", b"12")
+    found = bytes(tcp.talk.packet(side, segment, b"\0\0", sent=True))
+    data = found[world.header_len + 16 : world.header_len + 18]
+    got = tcp.talk.carried(side, segment, data)
+    assert got[ETHERNET + world.header_len + 16 :][:2] == b"\0\0"
+
+
+@ONLY_IPV4
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_a_header_checksum_that_comes_out_as_nought(world: World, side: str) -> None:
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    found = bytes(talk.packet(side, UDP(), b"12345", sent=True, id=0))
+    number = int.from_bytes(found[10:12], "big")
+    assert talk.carried(side, UDP(), b"12345", id=number)[ETHERNET + 10 :][:2] == b"\0\0"
+
+
+def test_datagrams_of_any_kind(world: World) -> None:
+    """Two hundred of them, drawn: lengths odd and even, every field that a hop leaves alone."""
+    draw = random.Random(world.family)
+    talks = [world.talk(UDP) for _ in range(5)]
+    for talk in talks:
+        talk.carried("client", UDP(), b"opens")
+    for _ in range(200):
+        talk, side = draw.choice(talks), draw.choice(["client", "next"])
+        header = {"ttl": draw.randrange(2, 256)}
+        if world.family == 4:
+            header |= {"id": draw.randrange(1 << 16), "tos": draw.randrange(256)}
+            header["flags"] = draw.choice(["", "DF"])
+        else:
+            header |= {"tc": draw.randrange(256), "fl": draw.randrange(1 << 20)}
+        talk.carried(side, UDP(), draw.randbytes(draw.randrange(1300)), **header)
+
+
+@ONLY_IPV4
+def test_a_datagram_without_a_checksum(world: World) -> None:
+    talk = world.talk(UDP)
+    for side in ("client", "next", "client"):
+        got = talk.carried(side, UDP(chksum=0), b"unprotected")
+        assert got[ETHERNET + 20 + 6 :][:2] == b"\0\0"
+
+
+@ONLY_IPV4
+def test_ip_options_are_carried(world: World) -> None:
+    options = [IPOption_NOP(), IPOption_Router_Alert(), IPOption_NOP(), IPOption_NOP()]
+    talk, tcp = world.talk(UDP), Connection(world.talk(TCP))
+    for side in ("client", "next"):
+        talk.carried(side, UDP(), b"data", options=options)
+        for flags in ("S",) if side == "client" else ("SA", "PA"):
+            tcp.says(side, flags, header={"options": options})
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+# Name, IPv4's type and code, IPv6's; for a packet too big, the MTU.
+ERRORS = [
+    ("port unreachable", (3, 3), (1, 4), 0),
+    ("host unreachable", (3, 1), (1, 3), 0),
+    ("net unreachable", (3, 0), (1, 0), 0),
+    ("prohibited", (3, 13), (1, 1), 0),
+    ("too big", (3, 4), (2, 0), 1280),
+    ("time exceeded", (11, 0), (3, 0), 0),
+    ("reassembly time exceeded", (11, 1), (3, 1), 0),
+    ("parameter problem", (12, 0), (4, 0), 8),
+]
+
+
+def error(
+    talk: Talk, side: str, what: tuple[int, int], quote: bytes, info: int = 0, **header: Any
+) -> bytes:
+    """A frame with an ICMP error about a packet that the hop has sent to this side."""
+    world = talk.world
+    message = struct.pack("!BBHI", *what, 0, info) + quote
+    packet = talk.header(side, **header)
+    if world.family == 4:
+        packet.proto = ICMP[4]
+        check = checksum(message)
+    else:
+        packet.nh = ICMP[6]
+        # The pseudo-header is of the addresses.
+        check = in6_chksum(ICMP[6], packet, message)
+    message = message[:2] + check.to_bytes(2, "big") + message[4:]
+    return ethernet(world, side, packet / Raw(message))
+
+
+@pytest.mark.parametrize("row", ERRORS, ids=lambda row: str(row[0]).replace(" ", "-"))
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_errors_about_packets_of_a_flow(
+    world: World, side: str, row: tuple[str, tuple[int, int], tuple[int, int], int]
+) -> None:
+    """About TCP and UDP, with 8 octets and with all of them, by its receiver and by a router.
+
+    The quoted packet is the one that the hop has sent to the side that complains.
+    """
+    _, *kinds, info = row
+    kind = kinds[0 if world.family == 4 else 1]
+    for protocol in (TCP, UDP):
+        talk = world.talk(protocol)
+        if protocol is TCP:
+            tcp = Connection(talk).open()
+            sent = tcp.says(OTHER[side], "PA", b"data " * 20, options=stamps(1, 2))
+        else:
+            talk.carried("client", UDP(), b"opens")
+            sent = talk.carried(OTHER[side], UDP(), b"data " * 20)
+        quote = sent[ETHERNET:]
+        for length in (8, 19, 20, 33, len(quote) - world.header_len):
+            part = quote[: world.header_len + length]
+            for source in {} if length == 33 else ({}, {"src": world.net.router}):
+                world.carried(side, error(talk, side, kind, part, info, **source))
+        assert talk.world is world
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_errors_with_fields_of_their_own(world: World, side: str) -> None:
+    """The quote's TTL has fallen and may be 0; an extension follows it (RFC 4884); a low TTL."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    quote = bytearray(talk.carried(OTHER[side], UDP(), b"12345")[ETHERNET:])
+    kind = (11, 0) if world.family == 4 else (3, 0)
+    if world.family == 4:
+        # TTL and header checksum as a router leaves them behind.
+        falls = quote[8]
+        quote[8] = 0
+        value = int.from_bytes(quote[10:12], "big") + (falls << 8)
+        quote[10:12] = ((value & 0xFFFF) + (value >> 16)).to_bytes(2, "big")
+    else:
+        quote[7] = 0
+    world.carried(side, error(talk, side, kind, bytes(quote), ttl=2))
+    # Of length 32 words or 16 double words, then a header of extensions and one object.
+    extension = struct.pack("!BBHHBB4s", 0x20, 0, 0, 8, 1, 1, b"\x12\x34\x51\x40")
+    info = 32 << 16 if world.family == 4 else 16 << 24
+    padded = bytes(quote).ljust(128, b"\0")
+    world.carried(side, error(talk, side, kind, padded + extension, info, ttl=255))

@@ -232,7 +232,7 @@ def measured(
                     )
                 ]
                 found.take(load, {"event": "round", "method": method, "cases": cases})
-        usual = {"live": len(methods) == 2, "lost": 0, "elapsed_s": 30.0, "cpu_s": 29.9}
+        usual = {"live": len(methods) == 2, "lost": 0, "run_s": 30.0, "wait_s": 0.1}
         found.take(load, {"event": "done", **usual, **said})
     return found
 
@@ -319,7 +319,7 @@ def test_nothing_to_divide_by() -> None:
     [
         ({"live": False}, "no live frames: they need Linux 5.18 or later"),
         ({"lost": 12}, "12 live frames were lost"),
-        ({"cpu_s": 15.0}, "the machine was not idle: measuring had its CPU for 50% of the time"),
+        ({"wait_s": 10.0}, "the machine was not idle: others had the CPU for 25% of the time"),
     ],
 )
 def test_notes(facts: dict[str, Any], note: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench import paths
-from bench.hop import compiler, config, net, process, version, xdp
+from bench.hop import compiler, config, net, process, program, version, xdp
 from bench.hop.errors import HopError
 from bench.hop.nft import NftForwarder
 from bench.hop.socat import SocatForwarder, proc_address
@@ -36,45 +36,19 @@ def fails(work: Any, *arguments: Any) -> HopError:
 # Sources
 
 
-def test_a_source_has_each_include_once(tmp_path: Path) -> None:
-    (tmp_path / "a.c").write_text('#include "b.h"\n#include "c.h"\nint a;\n')
-    (tmp_path / "b.h").write_text('#include "c.h"\n#include <linux/if.h>\nint b;\n')
-    (tmp_path / "c.h").write_text('#include "a.c"\nint c; // #include "d.h"\n')
-    text = compiler.flatten("a.c", tmp_path)
-    assert [line for line in text.splitlines() if line and not line.startswith("#line")] == [
-        'int c; // #include "d.h"',
-        "#include <linux/if.h>",
-        "int b;",
-        "int a;",
-    ]
-    assert re.findall(r'#line 1 "(.*)"', text) == ["a.c", "b.h", "c.h"]
-
-
-def test_a_source_that_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "a.c").write_text('#include "b.h"\n')
-    for name, missing in (("a.c", "b.h"), ("x.c", "x.c")):
-        error = fails(compiler.flatten, name, tmp_path)
-        assert (error.cause, error.remedy) == (
-            f"BPF source {missing} is missing",
-            "run bench deploy",
-        )
-
-
-@pytest.mark.parametrize("name", ["forwarder.c", "wire.c"])
-def test_our_own_sources(name: str) -> None:
+def test_our_own_sources() -> None:
+    """Every local include is there, and the agent's version covers it."""
     assert paths.data_dir("bpf") == compiler.SOURCES
-    text = compiler.flatten(name)
-    assert not re.findall(r'^#include "', text, re.MULTILINE)
-    pasted = re.findall(r'^#line 1 "(.*)"$', text, re.MULTILINE)
-    assert len(pasted) == len(set(pasted))
-    assert pasted[0] == name
+    for file in [*compiler.SOURCES.glob("*.c"), *compiler.SOURCES.glob("*.h")]:
+        for included in re.findall(r'^#include "(.*)"$', file.read_text(), re.MULTILINE):
+            assert (compiler.SOURCES / included).is_file(), f"{file.name} includes {included}"
 
 
 def test_counters_are_those_of_the_c_structure() -> None:
-    text = compiler.flatten("forwarder.c")
+    text = "\n".join(file.read_text() for file in compiler.SOURCES.glob("*.[ch]"))
     macro = text[text.index("#define COUNTERS(X)") :].split("\n\n")[0]
     listed = [line.split("(")[1].split(")")[0] for line in macro.splitlines()[1:]]
-    assert xdp.counter_names() == listed
+    assert program.counter_names() == listed
     assert len(set(listed)) == len(listed)
     assert {"flows_opened", "forwarded_packets", "dropped_no_route"} <= set(listed)
     for name in listed:

@@ -11,6 +11,9 @@
 # (IN_DEV_ORCONF in include/linux/inetdevice.h), so both are 0; other NICs go by their own.
 # accept_local=1: XDP hands the first packets of a flow to the stack when it does not know the next
 # hop's MAC address yet. Their source is an address of this host, a martian to the stack.
+# rp_filter=2 with two NICs: those packets come in by one NIC with the other's address, which a
+# strict filter drops. The loose one still wants a way back to the source; the higher of the NIC's
+# setting and `all` counts.
 #
 # IPv6
 # accept_ra=2, where it is 1: a NIC that forwards would take no more router advertisements.
@@ -55,6 +58,7 @@ settings() {
 			echo "$conf/forwarding 1"
 			echo "$conf/send_redirects 0"
 			echo "$conf/accept_local 1"
+			[ $# = 1 ] || echo "$conf/rp_filter 2"
 		fi
 	done
 	[ "$family" = 6 ] || echo "$net/ipv4/conf/all/send_redirects 0"
