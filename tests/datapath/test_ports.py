@@ -17,7 +17,6 @@ from tests.datapath.frames import (
     PORT,
     TAG,
     TALKS,
-    Case,
     Talk,
     build,
     check,

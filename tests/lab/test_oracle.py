@@ -45,7 +45,8 @@ MODES = ("nft", "xdp")
 PORT, NEXT_PORT, MARK_PORT = 7000, 8000, 30000
 CLIENT_MAC, HOP_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 OUT_MAC, NEXT_MAC = "02:00:00:00:01:02", "02:00:00:00:01:03"
-NARROW = 1400  # MTU towards the next hop, and back towards a client that is far away
+# MTUs towards the next hop, and back towards a client that is far away.
+NARROW, NARROWER = 1400, 1300
 ANSWER_LIMIT_S = 10.0
 ETHERNET = 14  # octets of header
 ETH_P_ALL, PACKET_OUTGOING = 3, 4  # linux/if_ether.h, linux/if_packet.h
@@ -291,8 +292,8 @@ def _link(world: World, outside: str, hop: str, mode: str) -> None:
         hop,
         f"neighbour add {net.client} lladdr {CLIENT_MAC} dev eth0 nud permanent",
         f"neighbour add {net.next} lladdr {NEXT_MAC} dev {egress} nud permanent",
-        f"route add {net.far}/{host} via {net.client} mtu lock {NARROW}",
-        f"route add {net.vague}/{host} via {net.client} mtu {NARROW}",
+        f"route add {net.far}/{host} via {net.client} mtu lock {NARROWER}",
+        f"route add {net.vague}/{host} via {net.client} mtu {NARROWER}",
     )
     if world.nics == 1:
         links.ip(hop, f"route add {net.next}/{host} dev eth0 mtu lock {NARROW}")
@@ -390,7 +391,7 @@ def test_a_connection_from_syn_to_the_last_acknowledgement(world: World) -> None
     tcp.up("A", options=stamps(0xFFFFFF01, 5))
     tcp.up("PA", b"GET / HTTP/1.1\r\n\r\n", options=stamps(0xFFFFFF02, 5))
     for number in range(12):
-        tcp.down("A", bytes([number]) * 1348, options=stamps(6 + number, 0xFFFFFF02))
+        tcp.down("A", bytes([number]) * 1328, options=stamps(6 + number, 0xFFFFFF02))
         if number % 2:
             tcp.up("A", options=stamps(number, 6 + number))
     # The server closes its half; the client goes on for a while.
