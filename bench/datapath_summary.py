@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import __version__
 from bench.datapath import FORWARDER, METHODS, PROGRAMS, SEED, Key, Measured, Record, Wanted
-from bench.hop.datapath_cases import STEPS
+from bench.hop.datapath_cases import IN_ORDER, STEPS
 from bench.stats import Interval, median, median_interval
 
 _STEP = "step "  # what the names of their cases begin with
@@ -42,12 +42,16 @@ def summary(measured: Measured, wanted: Wanted) -> Record:
         "flows": [
             {
                 "flows": flows,
+                "order": order,
                 "method": method,
-                **_estimate(ns[method, "forward", flows]),
-                **_ratio(ns[method, "forward", flows], ns[method, "forward", 1]),
+                **_estimate(ns[method, name, flows]),
+                **_ratio(ns[method, name, flows], ns[method, "forward", 1]),
             }
             for method in methods
-            for flows in wanted.flows
+            for name, flows, order in (
+                *(("forward", flows, "random") for flows in wanted.flows),
+                (IN_ORDER, max(wanted.flows), "memory"),
+            )
         ],
         **({"steps": list(_steps(ns))} if wanted.steps else {}),
         "loads": [

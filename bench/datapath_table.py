@@ -79,13 +79,14 @@ def _flows(summary: Record) -> Table:
     ]
     columns = [column for m in methods for column in (f"{_METHODS[m]}, ns", f"{_SIGN} 1 flow")]
     table = _table("flows", *columns)
-    found = {(item["method"], item["flows"]): item for item in summary["flows"]}
-    for flows in sorted({item["flows"] for item in summary["flows"]}):
+    found = {(item["method"], item["flows"], item["order"]): item for item in summary["flows"]}
+    rows = {(item["order"] == "memory", item["flows"], item["order"]) for item in summary["flows"]}
+    for _, flows, order in sorted(rows):
         cells = []
         for method in methods:
-            item = found[method, flows]
+            item = found[method, flows, order]
             cells += [_figure(item), _times(item)]
-        table.add_row(f"{flows:,}", *cells)
+        table.add_row(f"{flows:,}" if order == "random" else f"{flows:,}, in order", *cells)
     return table
 
 

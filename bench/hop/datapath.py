@@ -271,7 +271,8 @@ def measure(settings: Settings) -> None:
     own_namespace(settings.family)
     ifindex = socket.if_nametoindex(NIC)
     ends, ports = Ends(settings.family), shuffled_ports(settings.seed)
-    baselines, forwarders = Baselines(ends, ports), Forwarders(ends, ports, ifindex)
+    baselines = Baselines(ends, ports, max(settings.flows))
+    forwarders = Forwarders(ends, ports, ifindex)
     cases = [*baselines.cases(), *forwarders.cases(settings.flows)]
     steps = _steps(ends, ports) if settings.steps else []
     # From here on one CPU: what frames it sends, it also receives.

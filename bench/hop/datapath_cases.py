@@ -31,6 +31,7 @@ ADDRESSES = {
     6: ("2001:2::1", "2001:2::2", "2001:2::3"),
 }
 
+IN_ORDER = "forward in order"  # the most flows, one after the other as they lie in memory
 BASELINES = {"empty": "hopbench_empty", "reflector": "hopbench_reflect", "router": "hopbench_route"}
 SEND, SINK = "hopbench_send", "hopbench_sink"
 # Those that look something up are measured with one entry, and with as many as STEP_ENTRIES.
@@ -128,6 +129,11 @@ class Ends:
         return End(HOP_MAC, ADDRESSES[self.family][2], NEXT_PORT)
 
 
+def in_order(ports: Ports) -> array[int]:
+    """Return ports, which are in network order, in the order of their numbers."""
+    return array("H", [socket.htons(port) for port in sorted(map(socket.ntohs, ports))])
+
+
 def shuffled_ports(seed: int) -> array[int]:
     """Return every port a client may have here, in a random order, in network order."""
     ports = [port for port in range(PORTS[0], PORTS[1] + 1) if port != HOP_PORT]
@@ -138,17 +144,21 @@ def shuffled_ports(seed: int) -> array[int]:
 class Baselines:
     """bpf/baselines.c: what the forwarder is measured beside, and what sends live frames."""
 
-    def __init__(self, ends: Ends, ports: Ports) -> None:
-        """ports: what `first` of a case counts from, after one place for the next hop's own."""
+    def __init__(self, ends: Ends, ports: Ports, most: int) -> None:
+        """ports: what `first` of a case counts from, after one place for the next hop's own.
+
+        most: how many of them come again behind all of them, in the order of their numbers.
+        """
         self._ends, self._ports = ends, ports
+        sources = [socket.htons(NEXT_PORT), *ports, *in_order(ports[:most])]
         self.map = {
             "load": Map("ARRAY", 4, FRAME_LEN[ends.family] + _LOAD_LEN, 1),
-            "sources": Map("ARRAY", 4, 8, len(ports) + 1, kernel.BPF_F_MMAPABLE),
+            "sources": Map("ARRAY", 4, 8, len(sources), kernel.BPF_F_MMAPABLE),
         }
-        defines = _defines(ends.family) | {"SOURCES": len(ports) + 1}
+        defines = _defines(ends.family) | {"SOURCES": len(sources)}
         functions = (*BASELINES.values(), SEND, SINK)
         self.fds = compiler.load("baselines.c", functions, self.map, defines)
-        _write_array(self.fds["sources"], [socket.htons(NEXT_PORT), *ports])
+        _write_array(self.fds["sources"], sources)
 
     def cases(self) -> Iterator[Case]:
         """Yield the baselines; all of them get the packet that the router can route."""
@@ -196,7 +206,10 @@ class Forwarders:
             raise HopError(f"{counters['port_kept']} of {len(self._ports)} flows could be opened")
 
     def cases(self, flows: Sequence[int]) -> Iterator[Case]:
-        """Yield forward and return for one flow, forward for each number of flows, and new-flow."""
+        """Yield forward and return for one flow, forward for each number of flows, and new-flow.
+
+        Flows take turns in a random order; the most of them also as they lie in memory.
+        """
         ends, family = self._ends, self._ends.family
         length = FRAME_LEN[family]
         forwarded = {"forwarded_packets": 1, "forwarded_bytes": length}
@@ -206,6 +219,9 @@ class Forwarders:
         for count in sorted({1, *flows}):
             ports = self._ports[:count]
             yield Case("forward", fd, ack, ports, TX, 1, program, forwarded)
+        ports = in_order(self._ports[: max(flows)])
+        first = 1 + len(self._ports)
+        yield Case(IN_ORDER, fd, ack, ports, TX, first, program, forwarded)
         back = tcp(family, ends.next, ends.hop_at(socket.ntohs(self._ports[0])), ACK)
         ports = (socket.htons(NEXT_PORT),)
         yield Case("return", fd, back, ports, TX, 0, program, returned)

@@ -29,11 +29,13 @@ from tests.datapath.conftest import (
     Arrive,
     Fed,
     Feed,
+    Ip,
     Next,
     Step,
 )
 
 PORT = 20000  # in the hop's range: a client keeps it
+NEW_MAC = "02:00:00:00:00:77"
 SILENT_MAC = "02:00:00:00:00:99"
 SEGMENT_MTU = {4: 1460, 6: 1440}  # octets in a TCP segment of 1500 without options
 IP_LEN = {4: 20, 6: 40}
@@ -294,6 +296,17 @@ def others(talk: Talk, number: int) -> list[Talk]:
         replace(talk, client=name, port=choice(i, talk.client_port))
         for i, name in enumerate(names[:number], 1)
     ]
+
+
+def neighbour(action: str, talk: Talk, name: str, mac: str = "") -> Ip:
+    """Change the stack's mind about a neighbour."""
+    lladdr = ("lladdr", mac, "nud", "permanent") if mac else ()
+    return Ip(("neighbour", action, talk.address(name), *lladdr, "dev", "data"))
+
+
+def restored(talk: Talk, name: str) -> Ip:
+    """Make it the neighbour that it was."""
+    return neighbour("replace", talk, name, MACS[talk.address(name)])
 
 
 def carried(

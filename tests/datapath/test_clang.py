@@ -47,6 +47,10 @@ BUILDS = [
     ("IPv6 tagged", "forwarder.c", {"FAMILY": 6, "FRESH": 0, **TWO_NICS, **TAGGED}),
     ("IPv6 trace", "forwarder.c", {"FAMILY": 6, "FRESH": 1, "TRACE": 1, **TWO_NICS, **UNTAGGED}),
     ("wire", "wire.c", {"PORT_COUNT": 7}),
+    ("baselines IPv4", "baselines.c", {"FAMILY": 4, "SOURCES": 64512}),
+    ("baselines IPv6", "baselines.c", {"FAMILY": 6, "SOURCES": 64512}),
+    ("steps IPv4", "steps.c", {"FAMILY": 4, "STEP_ENTRIES": 65536}),
+    ("steps IPv6", "steps.c", {"FAMILY": 6, "STEP_ENTRIES": 65536}),
 ]
 
 

@@ -23,6 +23,7 @@ from tests.datapath.frames import (
     FEW_PORT,
     FRESH,
     IP_LEN,
+    NEW_MAC,
     PORT,
     TAG,
     TAGS,
@@ -31,10 +32,12 @@ from tests.datapath.frames import (
     What,
     check,
     choice,
+    neighbour,
     others,
     over,
     passed,
     put,
+    restored,
     segment,
     shift,
     summing_to_zero,
@@ -303,14 +306,22 @@ def test_places(feed: Feed, talk: Talk, where: What, constants: What, to: str) -
 @pytest.mark.parametrize("talk", TALKS, ids=str)
 def test_the_next_hop_is_not_resolved_yet(feed: Feed, talk: Talk) -> None:
     """The stack sends the error, as it sends every other packet."""
-    talk = replace(talk, next="silent")
+    talk = replace(talk, next="silent", next_mac=NEW_MAC)
     stack = {"instead": "passed_unresolved"}
     error = Error(talk, "next")
-    steps = [talk.open(**stack), talk.back("SA"), error.translated(**stack)]
-    check(
-        feed,
-        talk.family,
-        talk.next_step,
-        *steps,
-        Error(talk, "client", router="other").translated(),
-    )
+    known = [neighbour("replace", talk, "silent", NEW_MAC), error.translated()]
+    gone = neighbour("delete", talk, "silent")
+    steps = [error.translated(**stack), error.translated(**stack), *known, gone, talk.forward()]
+    check(feed, talk.family, talk.next_step, talk.open(**stack), talk.back("SA"), *steps)
+
+
+@pytest.mark.parametrize("to", SIDES)
+@pytest.mark.parametrize("talk", TALKS, ids=str)
+def test_a_neighbour_that_moves(feed: Feed, talk: Talk, to: str) -> None:
+    """Errors look it up as other packets do, and ask the stack for one that is forgotten."""
+    error = Error(talk, to)
+    moved = replace(error, talk=replace(talk, **{f"{to}_mac": NEW_MAC}))
+    moves = [neighbour("replace", talk, to, NEW_MAC), error.translated(), Age(2)]
+    moves += [moved.translated(), neighbour("delete", talk, to), moved.translated(), Age(2)]
+    moves += [moved.translated("passed_unresolved"), moved.translated(), restored(talk, to)]
+    check(feed, talk.family, *opened(talk), *moves, Age(2), error.translated())

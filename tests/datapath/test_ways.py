@@ -13,6 +13,7 @@ from tests.datapath.frames import (
     FAMILIES,
     FEW,
     FEW_PORT,
+    NEW_MAC,
     SILENT_MAC,
     TAG,
     TAGS,
@@ -24,11 +25,12 @@ from tests.datapath.frames import (
     carried,
     check,
     dropped,
+    neighbour,
     over,
     passed,
+    restored,
 )
 
-NEW_MAC = "02:00:00:00:00:77"
 IN_FEW: What = {"client_port": FEW_PORT, "port": FEW_PORT}
 BEHIND: What = {"next": "behind", "next_link": "egress"}
 TAGGED: What = {"vlan": 5, "egress_vlan": 6}
@@ -157,17 +159,6 @@ def test_before_there_is_a_next_hop(feed: Feed, talk: Talk) -> None:
     if talk.protocol is TCP:
         steps.append(talk.forward())
     check(feed, talk.family, *steps)
-
-
-def neighbour(action: str, talk: Talk, name: str, mac: str = "", nic: str = "data") -> Ip:
-    """Change the stack's mind about a neighbour."""
-    lladdr = ("lladdr", mac, "nud", "permanent") if mac else ()
-    return Ip(("neighbour", action, talk.address(name), *lladdr, "dev", nic))
-
-
-def restored(talk: Talk, name: str) -> Ip:
-    """Make it the neighbour that it was."""
-    return neighbour("replace", talk, name, MACS[talk.address(name)])
 
 
 def route(talk: Talk, action: str, *words: str) -> Ip:

@@ -64,8 +64,10 @@ def test_figures(family: str) -> None:
         # no machine is so busy that this order changes.
         assert ns[method, "router"] > ns[method, "empty"]
         assert ns[method, "new-flow"] > ns[method, "forward"]
-    assert {(item["method"], item["flows"]) for item in found["flows"]} == {
-        (method, flows) for method in METHODS for flows in (1, 5000)
+    assert {(item["method"], item["flows"], item["order"]) for item in found["flows"]} == {
+        (method, *row)
+        for method in METHODS
+        for row in ((1, "random"), (5000, "random"), (5000, "memory"))
     }
     for item in found["flows"]:
         sane(item)

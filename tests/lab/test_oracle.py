@@ -19,7 +19,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +32,7 @@ from scapy.layers.inet import (
     IPOption_RR,
     fragment,
 )
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, fragment6, in6_chksum, IPv6ExtHdrFragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, in6_chksum
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import checksum
@@ -634,3 +633,262 @@ def test_errors_with_fields_of_their_own(world: World, side: str) -> None:
     info = 32 << 16 if world.family == 4 else 16 << 24
     padded = bytes(quote).ljust(128, b"\0")
     world.carried(side, error(talk, side, kind, padded + extension, info, ttl=255))
+
+
+def test_errors_that_speak_of_nothing_known(world: World) -> None:
+    """No flow, a flow's packet that was never sent, too little of it, a TTL at its end: silence."""
+    kind = (3, 3) if world.family == 4 else (1, 4)
+    for side in ("client", "next"):
+        talk, unknown = world.talk(UDP), world.talk(UDP)
+        talk.carried("client", UDP(), b"opens")
+        quote = talk.carried(OTHER[side], UDP(), b"12345")[ETHERNET:]
+        never = bytes(unknown.packet(OTHER[side], UDP(), b"12345", sent=True))
+        backwards = bytes(talk.packet(side, UDP(), b"12345"))
+        for frame in (
+            error(talk, side, kind, never),
+            error(talk, side, kind, backwards),
+            error(talk, side, kind, quote[: world.header_len + 7]),
+            error(talk, side, kind, quote, ttl=1),
+        ):
+            assert world.exchange(side, frame) == {"nft": [], "xdp": []}
+
+
+# --- too big ------------------------------------------------------------------------------------
+
+# Side that sends, client, and the MTU of the way that its packets go on.
+WAYS = [("client", "client", NARROW), ("next", "far", NARROWER)]
+
+
+def limits(world: World, protocol: type[Packet], mtu: int) -> int:
+    """How many octets a packet of this length has for data."""
+    return mtu - world.header_len - (20 if protocol is TCP else 8)
+
+
+def opened(
+    world: World, protocol: type[Packet], side: str, client: str = "client"
+) -> tuple[Talk, Packet]:
+    """A flow, and the header of what that side sends next."""
+    talk = world.talk(protocol, client)
+    if protocol is TCP:
+        numbers = Connection(talk).open().numbers
+        return talk, TCP(flags="A", seq=numbers[side], ack=numbers[OTHER[side]])
+    talk.carried("client", UDP(), b"opens")
+    return talk, UDP()
+
+
+def split(world: World, frame: bytes) -> tuple[bytes, bytes, bytes]:
+    """IP header, the first eight octets of an ICMP message, and what it quotes."""
+    at = ETHERNET + world.header_len
+    return frame[ETHERNET:at], frame[at : at + 8], frame[at + 8 :]
+
+
+@pytest.mark.parametrize(("side", "client", "mtu"), WAYS)
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_packet_too_big_is_told_to_its_sender(
+    world: World, protocol: type[Packet], side: str, client: str, mtu: int
+) -> None:
+    """By the same address, with the same MTU and a quote of the packet as it was sent.
+
+    The quotes end in different places: XDP's is the shortest that RFC 792 and RFC 4443 allow for
+    in every case, the stack's fills 576 octets (IPv4) or 1280. Its type of service, its ID, its
+    flow label and DF are the stack's own business.
+    """
+    talk, upper = opened(world, protocol, side, client)
+    header = {"flags": "DF"} if world.family == 4 else {}
+    fits = limits(world, protocol, mtu)
+    talk.carried(side, upper, b"x" * fits, **header)
+    frame = talk.frame(side, upper, b"x" * (fits + 1), **header)
+    came = world.exchange(side, frame)
+    told = {}
+    for mode, frames in came.items():
+        ((where, got),) = frames
+        assert where == side
+        assert got[:12] == frame[6:12] + frame[:6]
+        ip, icmp, quote = split(world, got)
+        at = slice(12, 20) if world.family == 4 else slice(8, 40)
+        what = icmp[:2], int.from_bytes(icmp[4:], "big")
+        assert what == ((b"\3\4" if world.family == 4 else b"\2\0"), mtu)
+        assert frame[ETHERNET:].startswith(quote), mode
+        check = checksum(icmp + quote)
+        if world.family == 6:
+            check = in6_chksum(ICMP[6], IPv6(ip), icmp + quote)
+        assert check in (0, 0xFFFF), mode
+        told[mode] = ip[at], len(quote)
+    assert told["nft"][0] == told["xdp"][0]
+    assert told["xdp"][1] == (68 if world.family == 4 else 128)
+    assert told["nft"][1] >= told["xdp"][1]
+
+
+@ONLY_IPV4
+@pytest.mark.parametrize(("side", "client", "mtu"), WAYS)
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_packet_too_big_without_df_is_fragmented(
+    world: World, protocol: type[Packet], side: str, client: str, mtu: int
+) -> None:
+    """XDP has the stack do it, so that even the fragments are the same."""
+    talk, upper = opened(world, protocol, side, client)
+    data = b"x" * (limits(world, protocol, mtu) + 1)
+    frames = world.same(side, talk.frame(side, upper, data))
+    assert [where for where, _ in frames] == [OTHER[side]] * 2
+
+
+# --- where they differ, and why -----------------------------------------------------------------
+
+
+def carried_by(world: World, side: str, frame: bytes) -> dict[str, bool]:
+    """Which of the hops let something of a frame through to the other side."""
+    came = world.exchange(side, frame)
+    return {mode: OTHER[side] in [where for where, _ in came[mode]] for mode in MODES}
+
+
+def test_the_mtu_of_a_route_counts_for_xdp_only_when_it_is_locked(world: World) -> None:
+    """bpf_fib_lookup leaves out `ip route … mtu N`; the stack asks every route that it forwards by.
+
+    What is then too long for a link further on is told by the router there.
+    """
+    talk, upper = opened(world, UDP, "next", "vague")
+    header = {"flags": "DF"} if world.family == 4 else {}
+    data = b"x" * (limits(world, UDP, NARROWER) + 1)
+    assert carried_by(world, "next", talk.frame("next", upper, data, **header)) == {
+        "nft": False,
+        "xdp": True,
+    }
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_a_ttl_at_its_end(world: World, side: str) -> None:
+    """nft says so. XDP leaves such a packet to the stack, which finds it addressed to this host."""
+    at = ETHERNET + world.header_len
+    exceeded, unreachable = (b"\x0b\0", b"\3\3") if world.family == 4 else (b"\3\0", b"\1\4")
+    for protocol in (TCP, UDP):
+        talk, upper = opened(world, protocol, side)
+        came = world.exchange(side, talk.frame(side, upper, b"late", ttl=1))
+        ((where, got),) = came["nft"]
+        assert (where, got[at : at + 2]) == (side, exceeded)
+        ((where, got),) = came["xdp"]
+        assert where == side
+        if protocol is TCP:
+            assert got[at + 13] & 4  # RST
+        else:
+            assert got[at : at + 2] == unreachable
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_a_checksum_that_is_wrong(world: World, side: str) -> None:
+    """conntrack verifies it, and what it refuses is not translated. XDP leaves it as wrong as it
+    was, for the receiver to find."""
+    for protocol, at in ((TCP, 16), (UDP, 6)):
+        talk, upper = opened(world, protocol, side)
+        frame = bytearray(talk.frame(side, upper, b"data"))
+        frame[ETHERNET + world.header_len + at] ^= 0x55
+        came = world.exchange(side, bytes(frame))
+        assert came["nft"] == []
+        ((where, got),) = came["xdp"]
+        ip = (IP if world.family == 4 else IPv6)(got[ETHERNET:])
+        sent, rebuilt = ip[protocol].chksum, ip.copy()
+        del rebuilt[protocol].chksum
+        assert where == OTHER[side]
+        assert sent != type(ip)(bytes(rebuilt))[protocol].chksum
+    kind = (3, 3) if world.family == 4 else (1, 4)
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    quote = talk.carried(OTHER[side], UDP(), b"12345")[ETHERNET:]
+    frame = bytearray(error(talk, side, kind, quote))
+    frame[ETHERNET + world.header_len + 2] ^= 0x55
+    assert carried_by(world, side, bytes(frame)) == {"nft": False, "xdp": True}
+
+
+@ONLY_IPV4
+def test_a_header_checksum_that_is_wrong(world: World) -> None:
+    """The stack verifies it before it looks at anything else."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    frame = talk.frame("client", UDP(), b"data", chksum=0x1234)
+    assert carried_by(world, "client", frame) == {"nft": False, "xdp": True}
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+@pytest.mark.parametrize(
+    "tcp",
+    [{"seq": 10_000_000}, {"flags": ""}, {"flags": "SF"}, {"flags": "FPU"}],
+    ids=["outside-the-window", "no-flags", "syn-and-fin", "fin-without-ack"],
+)
+def test_a_segment_that_does_not_belong(world: World, side: str, tcp: dict[str, Any]) -> None:
+    """conntrack takes it for invalid and does not translate it, so the hop itself refuses it:
+    sequence numbers are what nft's NAT keeps and XDP's does not. XDP leaves it to the receiver."""
+    talk, upper = opened(world, TCP, side)
+    if "seq" in tcp:
+        upper.seq = (upper.seq + tcp["seq"]) % 2**32
+    else:
+        upper.flags = tcp["flags"]
+    came = world.exchange(side, talk.frame(side, upper))
+    ((where, got),) = came["nft"]
+    assert (where, got[ETHERNET + world.header_len + 13] & 4) == (side, 4)  # RST
+    assert [where for where, _ in came["xdp"]] == [OTHER[side]]
+
+
+def test_a_segment_of_no_connection_known(world: World) -> None:
+    """Towards the next hop, nft takes up what is under way (nf_conntrack_tcp_loose); with XDP only
+    a SYN opens a flow, or a port scan would take the ports. Elsewhere both hops refuse alike."""
+    talk = world.talk(TCP)
+    frame = talk.frame("client", TCP(flags="A", seq=5, ack=7), b"data")
+    assert carried_by(world, "client", frame) == {"nft": True, "xdp": False}
+    talk = world.talk(TCP)
+    for side, flags in (("client", "SA"), ("next", "SA"), ("next", "A")):
+        ((where, _),) = world.same(side, talk.frame(side, TCP(flags=flags, seq=5, ack=7)))
+        assert where == side
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_fragments(world: World, side: str) -> None:
+    """nft puts them together, translates them and takes them apart. XDP leaves them to the stack,
+    for which they are addressed to a port of this host that nobody listens on."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    packet = bytes(talk.packet(side, UDP(), b"y" * 1000))
+    if world.family == 4:
+        first, second = fragment(IP(packet), fragsize=600)
+    else:
+        header, data = talk.header(side, nh=44), packet[40:]
+        first = header / IPv6ExtHdrFragment(nh=17, m=1, id=5) / Raw(data[:600])
+        second = header / IPv6ExtHdrFragment(nh=17, offset=75, id=5) / Raw(data[600:])
+    assert world.exchange(side, ethernet(world, side, first)) == {"nft": [], "xdp": []}
+    came = world.exchange(side, ethernet(world, side, second))
+    assert [where for where, _ in came["nft"]] == [OTHER[side]] * 2
+    assert [where for where, _ in came["xdp"]] == [side]
+
+
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_padding_after_a_short_packet(world: World, side: str) -> None:
+    """A stack cuts it off, for its NIC to add some again. XDP leaves it where it is."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    frame, padding = talk.frame(side, UDP(), b"short"), bytes(20)
+    came = world.exchange(side, frame + padding)
+    ((where, by_nft),), ((there, by_xdp),) = came["nft"], came["xdp"]
+    assert (where, there, by_xdp) == (OTHER[side], OTHER[side], by_nft + padding)
+
+
+@ONLY_IPV4
+def test_a_route_that_is_to_be_recorded(world: World) -> None:
+    """IPv4's stack enters the address it sends from; options are nothing that XDP looks at."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    option = IPOption_RR(routers=["0.0.0.0"] * 3)
+    came = world.exchange("client", talk.frame("client", UDP(), b"data", options=[option]))
+    recorded = [IP(came[mode][0][1][ETHERNET:]).options[0] for mode in MODES]
+    assert [(each.pointer, each.routers[0]) for each in recorded] == [
+        (8, world.net.out),
+        (4, "0.0.0.0"),
+    ]
+
+
+@ONLY_IPV6
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_extension_headers(world: World, side: str) -> None:
+    """nft looks behind them. XDP does not; the stack finds a packet to a port nobody listens on."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    packet = bytes(talk.packet(side, UDP(), b"data"))
+    packet = talk.header(side, nh=60) / IPv6ExtHdrDestOpt(nh=17) / Raw(packet[40:])
+    assert carried_by(world, side, ethernet(world, side, packet)) == {"nft": True, "xdp": False}

@@ -94,7 +94,9 @@ def test_two_clients_want_the_same_port(lab: Lab, listener: socket.socket, clien
                 all_exchange(pairs)
                 all_exchange(pairs[::-1])
                 (counts,) = hops.counts()
-                assert (counts["port_kept"], counts["port_other"]) == (1, 1)
+                # One that meets the other's TIME_WAIT may have to send its SYN again.
+                assert counts["flows_opened"] - counts["flows_reopened"] == 2
+                assert counts["port_kept"] >= 1 and counts["port_other"] >= 1
     finally:
         inside(lab, "client", "ip", "address", "del", *address)
 

@@ -23,6 +23,7 @@ from bench.errors import BenchError, HostsError, Interrupted, UsageError
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [
     *("lab", "deploy", "undeploy", "doctor", "run", "list", "show", "compare", "clean"),
+    *("trace", "datapath"),
 ]
 
 

@@ -29,6 +29,7 @@ from bench.hop import segment
 from bench.hop.compiler import SOURCES
 from bench.hop.datapath_cases import (
     HOP_PORT,
+    IN_ORDER,
     LOOKUPS,
     MOST_FLOWS,
     PORTS,
@@ -228,6 +229,7 @@ def measured(
                     for name, flows, ns in (
                         *((name, 1, ns) for name, ns in FIGURES.items()),
                         *(("forward", flows, 120) for flows in (1000, 60000)),
+                        (IN_ORDER, 60000, 66),
                         *_step_figures(steps and method == "test_run"),
                     )
                 ]
@@ -279,7 +281,9 @@ def test_flows_over_one() -> None:
     wanted = Wanted(flows=(1, 60000))
     found = summary(measured(noise=lambda _: 0.0), wanted)["flows"]
     assert [(item["method"], item["flows"], item["ratio"]) for item in found] == [
-        (method, flows, ratio) for method in METHODS for flows, ratio in ((1, 1.0), (60000, 2.0))
+        (method, flows, ratio)
+        for method in METHODS
+        for flows, ratio in ((1, 1.0), (60000, 2.0), (60000, 1.1))
     ]
 
 
