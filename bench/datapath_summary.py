@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import __version__
 from bench.datapath import FORWARDER, METHODS, PROGRAMS, SEED, Key, Measured, Record, Wanted
-from bench.hop.datapath_cases import IN_ORDER, STEPS
+from bench.hop.datapath_cases import AT_RANDOM, IN_ORDER, STEPS
 from bench.stats import Interval, median, median_interval
 
 _STEP = "step "  # what the names of their cases begin with
@@ -41,6 +41,7 @@ def summary(measured: Measured, wanted: Wanted) -> Record:
         "ratios": list(_ratios(ns, methods)),
         "flows": [
             {
+                "name": name.split(" ")[0],
                 "flows": flows,
                 "order": order,
                 "method": method,
@@ -51,6 +52,8 @@ def summary(measured: Measured, wanted: Wanted) -> Record:
             for name, flows, order in (
                 *(("forward", flows, "random") for flows in wanted.flows),
                 (IN_ORDER, max(wanted.flows), "memory"),
+                ("new-flow", 1, "memory"),
+                (AT_RANDOM, 1, "random"),
             )
         ],
         **({"steps": list(_steps(ns))} if wanted.steps else {}),

@@ -79,14 +79,15 @@ def _flows(summary: Record) -> Table:
     ]
     columns = [column for m in methods for column in (f"{_METHODS[m]}, ns", f"{_SIGN} 1 flow")]
     table = _table("flows", *columns)
-    found = {(item["method"], item["flows"], item["order"]): item for item in summary["flows"]}
-    rows = {(item["order"] == "memory", item["flows"], item["order"]) for item in summary["flows"]}
-    for _, flows, order in sorted(rows):
+    found: dict[tuple[Any, ...], dict[str, Record]] = {}
+    for item in summary["flows"]:
+        found.setdefault((item["name"], item["flows"], item["order"]), {})[item["method"]] = item
+    for (name, flows, order), by_method in found.items():
         cells = []
         for method in methods:
-            item = found[method, flows, order]
-            cells += [_figure(item), _times(item)]
-        table.add_row(f"{flows:,}" if order == "random" else f"{flows:,}, in order", *cells)
+            cells += [_figure(by_method[method]), _times(by_method[method])]
+        label = f"{flows:,}" if name == "forward" else "new"
+        table.add_row(label + (" in order" if order == "memory" else ""), *cells)
     return table
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.chain import Chain
 from bench.errors import BenchError
+from bench.fleet import Message
 from bench.session import Session
 from bench.trace import Joiner, Journey, event_of
 
 _ROUND_S = 0.2
 _KEEP_EVERY_S = 10.0
+_LEAST_SHARE = 0xFFFF  # as a mask: one packet in 65,536
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Wanted:
     """What to follow.
 
     client_port: only this source port of the client, 0 for any. per_second: most packets a second
-    at the first hop, 0 for all. fetch_bytes: size of the payload to download once, 0 to wait for
-    traffic that somebody else makes. count, duration_s: when to end, 0 for never.
+    at each hop, 0 for all; when there are more, all hops report the same share of them.
+    fetch_bytes: size of the payload to download once, 0 to wait for traffic that somebody else
+    makes. count, duration_s: when to end, 0 for never.
     """
 
     hops: int
@@ -37,7 +40,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Followed:
-    """How it ended. missed: packets that hops saw and could not report."""
+    """How it ended. missed: reports of packets that hops left out or had no room for."""
 
     journeys: int
     missed: int
@@ -53,8 +56,7 @@ def follow(
     """
     with Session(chain, wanted.hops, ["xdp"], trace=True) as session:
         session.switch(("xdp", wanted.attach, wanted.hops))
-        # Deeper hops see other ports, and must report what the first one lets through.
-        session.choose_trace(wanted.client_port, wanted.per_second)
+        session.choose_trace(wanted.client_port, wanted.per_second, 0)
         ready()
         fetch = _Fetch(session, wanted)
         fetch.start()
@@ -78,6 +80,30 @@ class _Fetch(threading.Thread):
             self.error = error
 
 
+class _Share:
+    """Which share of the packets is reported, so that all hops report the same ones."""
+
+    def __init__(self, session: Session, wanted: Wanted) -> None:
+        self._session, self._wanted = session, wanted
+        self._mask = 0
+        self._before = 0  # reports missed since the mask was chosen
+        self.missed = 0
+        self.partial = False
+
+    def adjust(self, answers: Sequence[Message]) -> None:
+        """Halve the share when a hop had more to report than it may."""
+        now = sum(answer["missed"] for answer in answers)
+        self.missed += now - self._before
+        self.partial = now > self._before
+        self._before = now
+        if self.partial and self._mask < _LEAST_SHARE:
+            self._mask = 2 * self._mask + 1
+            self._before = 0
+            self._session.choose_trace(
+                self._wanted.client_port, self._wanted.per_second, self._mask
+            )
+
+
 def _rounds(
     session: Session,
     chain: Chain,
@@ -85,20 +111,18 @@ def _rounds(
     fetch: _Fetch,
     emit: Callable[[Journey], None],
 ) -> Followed:
-    entries = [(hop.data_ip, hop.port) for hop in chain.hops[: wanted.hops]]
-    joiner = Joiner(entries)
+    joiner = Joiner([(hop.data_ip, hop.port) for hop in chain.hops[: wanted.hops]])
+    share = _Share(session, wanted)
     began = kept = time.monotonic()
-    shown = missed = quiet = 0
+    shown = quiet = 0
 
     def show(journeys: list[Journey]) -> None:
         nonlocal shown
         for journey in journeys:
-            # Where the first hop lets only some through, the others' reports of the rest mean
-            # nothing.
-            chosen = wanted.client_port or wanted.per_second
-            if chosen and all(event.hop for event in journey.events):
-                continue
-            if not wanted.count or shown < wanted.count:
+            # Where hops leave some out, what only some of them report means nothing.
+            if (not share.missed or journey.complete) and not (
+                wanted.count and shown >= wanted.count
+            ):
                 emit(journey)
                 shown += 1
 
@@ -109,11 +133,10 @@ def _rounds(
             for hop, answer in enumerate(answers)
             for said in answer["packets"]
         ]
-        missed = answers[0]["missed"] if wanted.per_second else 0
-        missed = sum(answer["missed"] for answer in answers) - missed
+        share.adjust(answers)
         show(joiner.round(events))
         more = any(answer["more"] for answer in answers)
-        quiet = 0 if events or more else quiet + 1
+        quiet = 0 if events else quiet + 1
         now = time.monotonic()
         over = (
             (wanted.count and shown >= wanted.count)
@@ -131,4 +154,4 @@ def _rounds(
     fetch.join()
     if fetch.error is not None:
         raise fetch.error
-    return Followed(shown, missed)
+    return Followed(shown, share.missed)

@@ -162,7 +162,11 @@ class Session:
             pairs.append((agent, message))
         answers = ask_each(pairs, SWITCH_LIMIT_S)
         for (agent, _), answer in zip(pairs[:hops], answers, strict=False):
-            kept = {key: answer[key] for key in ("attach", "prog_id", "table") if key in answer}
+            kept = {
+                key: answer[key]
+                for key in ("attach", "prog_id", "table", "out", "ports")
+                if key in answer
+            }
             self.attach_facts[agent.host.name][f"{mode} {attach}".strip()] = kept
         self._active = forwarding
 
@@ -214,13 +218,27 @@ class Session:
         """Keep every agent alive for a while without asking anything of it."""
         self._renew(PREPARE_LIMIT_S)
 
-    def choose_trace(self, client_port: int, per_second: int) -> None:
-        """Have the first hop report packets with a port of the client's (0: any), so many a second
-        (0: all), and the others all packets: the ports they see are not the client's.
+    def choose_trace(self, client_port: int, per_second: int, mask: int) -> None:
+        """Have the hops report packets with a port of the client's (0: any), so many a second (0:
+        all), and of those the ones that the mask selects (bench/hop/trace.py).
+
+        Deeper hops see other ports than the client's: those that it will get on the way, unless
+        another client has them.
         """
-        for hop, agent in enumerate(self._hop_agents):
-            port, rate = (client_port, per_second) if hop == 0 else (0, 0)
-            agent.ask({"op": "trace", "client_port": port, "per_second": rate})
+        source, port = self._chain.client.data_ip, client_port
+        for agent in self._hop_agents:
+            chosen = {"port": port, "per_second": per_second, "mask": mask}
+            agent.ask({"op": "trace", **chosen})
+            if port:
+                port = int(agent.ask({"op": "trace", "home_of": [source, port]})["port"])
+            source = self._out_of(agent.host)
+
+    def _out_of(self, hop: Host) -> str:
+        """Return a hop's address towards the next."""
+        for said in self.attach_facts[hop.name].values():
+            if "out" in said:
+                return str(said["out"])
+        return hop.data_ip
 
     def traced(self) -> list[Message]:
         """Return what each hop has to report since the last time (bench/hop/trace.py)."""

@@ -49,12 +49,19 @@ class Event:
 class Journey:
     """One packet through the chain. events: in the order in which it met the hops.
 
-    back: from the server's side to the client's. complete: it left the chain, or a hop ended it.
+    back: from the server's side to the client's. ended: it was seen to leave the chain, or a hop
+    ended it. began: it was seen to come in.
     """
 
     back: bool
     events: tuple[Event, ...]
-    complete: bool
+    ended: bool
+    began: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether every hop it met reported it."""
+        return self.began and self.ended
 
 
 def event_of(hop: int, said: Mapping[str, Any], answer: Mapping[str, Any]) -> Event:
@@ -147,13 +154,13 @@ class Joiner:
                             break
                         found.append(onward.popleft())
                     end = found[-1][1]
-                    complete = end.verdict not in _MOVED or end.hop == path[-1]
+                    ended = end.verdict not in _MOVED or end.hop == path[-1]
                     young = self._round - found[0][0] < PATIENCE_ROUNDS
                     # One that begins in mid-chain may still find its beginning.
-                    if not last and young and not (complete and place == 0):
+                    if not last and young and not (ended and place == 0):
                         rest += found
                         continue
-                    yield Journey(back, tuple(event for _, event in found), complete)
+                    yield Journey(back, tuple(event for _, event in found), ended, place == 0)
 
 
 def one_line(journey: Journey, names: Sequence[str]) -> str:
@@ -162,14 +169,16 @@ def one_line(journey: Journey, names: Sequence[str]) -> str:
     when = datetime.fromtimestamp(first.realtime_ns / 1e9, UTC).strftime("%H:%M:%S.%f")
     words = [when, "<" if journey.back else ">", f"{first.protocol:<4}", f"{first.flags:<4}"]
     words += [f"{first.length:>5} B ", endpoint(*first.before[:2])]
+    if not journey.began:
+        words.insert(-1, "? >")
     for event in journey.events:
         words += [f"> {names[event.hop]} {event.verdict}"]
         if event.verdict not in _MOVED:
             words.append(f"({event.reason})")
-        elif event is not final or journey.complete:
+        elif event is not final or journey.ended:
             # The address it has from here on: the source, or at the end where it goes.
             words.append(f"> {endpoint(*event.after[2:] if event is final else event.after[:2])}")
-    if not journey.complete:
+    if not journey.ended:
         words.append("> ?")
     if len(journey.events) > 1 and len({event.boot_id for event in journey.events}) == 1:
         words.append(f" +{(final.ns - first.ns) / 1e3:.1f} us")

@@ -57,7 +57,8 @@ struct flow {
 	__be16 port;           /* this hop's, towards the next */
 	__u8 used;             /* enum flow_used; 0 for a place that no flow ever had */
 	__u8 seen[DIRECTIONS]; /* enum flow_seen, by the direction of the packets */
-	__u8 zero[3];
+	__u8 displaced;        /* of the place: an endpoint at home here had to go elsewhere */
+	__u16 generation;      /* of the place: which claim it was taken by */
 	struct way way[DIRECTIONS];
 	__u32 last;  /* tick of its last packet */
 	__u32 limit; /* how many ticks it may be idle: idle_limit() of its state */

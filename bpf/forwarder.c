@@ -84,7 +84,7 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	const struct settings *set = settings_now();
 	struct neighbour *next, *client;
 	const int known = flow != NULL;
-	__u32 tick = tick_now(), place = NO_PLACE;
+	const __u32 tick = tick_now();
 	struct endpoint end;
 
 	if (!set || !set->next_port) {
@@ -104,13 +104,11 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 #endif
 	if (!flow) {
 		end = endpoint_of(source_of(pkt->ip), pkt->l4->ports.source, udp);
-		flow = port_claim(pkt, &end, tick, &place);
+		flow = port_claim(pkt, &end, tick);
 		if (!flow)
 			return NULL;
 	}
 	flow_fill(pkt, flow, set, next, client, tick);
-	if (place != NO_PLACE)
-		claim_delete(place);
 	pkt->count->flows_opened++;
 	if (flow->port == flow->client_port)
 		pkt->count->port_kept++;

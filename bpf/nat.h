@@ -17,9 +17,10 @@
  *
  * In both a port goes to another endpoint only after its flow has expired.
  *
- * Claims. Inserting the place with BPF_NOEXIST is the claim: of two CPUs that
- * want one port exactly one succeeds, looks again, takes the place, publishes
- * the flow and then deletes the claim.
+ * Claims. Two CPUs may want one port at once. Inserting (place, generation + 1)
+ * with BPF_NOEXIST is the claim: of those who saw one generation exactly one
+ * succeeds, and the next claim needs the next number. The claim stays as long
+ * as the flow, and goes when the next one was made.
  */
 #ifndef HOPBENCH_NAT_H
 #define HOPBENCH_NAT_H
@@ -32,8 +33,8 @@
 /* A prime far above a client's stride, so that one that has to yield does not
  * take the place of its neighbour. */
 #define PORT_STEP 7919
-/* One for each CPU would do. */
-#define CLAIMS 1024
+/* One for each place, and some that are made before the one they replace is deleted. */
+#define CLAIMS (PLACES + 1024)
 #define NO_PLACE 0xffffffff
 #define EEXIST_ 17 /* asm-generic/errno-base.h */
 
@@ -45,7 +46,12 @@ struct endpoint {
 };
 
 MAP(by_client, HASH, struct endpoint, __u32, NAT_FLOWS, 0);
-MAP(claims, HASH, __u32, __u8, CLAIMS, 0);
+struct claim {
+	__u32 place;
+	__u32 generation;
+};
+
+MAP(claims, HASH, struct claim, __u8, CLAIMS, 0);
 
 static __always_inline __u32 *endpoint_lookup(const struct endpoint *end)
 {
@@ -70,16 +76,25 @@ static __always_inline void endpoint_delete(const struct endpoint *end)
 	bpf_map_delete_elem(map_of(by_client), end);
 }
 
-static __always_inline int claim_insert(__u32 place)
+/*
+ * Claim a place as it was when `generation` was read: 0 for the one CPU that
+ * succeeds, else counted.
+ */
+static __always_inline int place_claim(struct packet *pkt, struct flow *flow, __u32 place,
+				       __u16 generation)
 {
+	struct claim next = { .place = place, .generation = (__u16)(generation + 1) };
+	struct claim last = { .place = place, .generation = generation };
 	__u8 one = 1;
 
-	return bpf_map_update_elem(map_of(claims), &place, &one, BPF_NOEXIST);
-}
-
-static __always_inline void claim_delete(__u32 place)
-{
-	bpf_map_delete_elem(map_of(claims), &place);
+	if (bpf_map_update_elem(map_of(claims), &next, &one, BPF_NOEXIST)) {
+		COUNT(pkt, dropped_claim_lost);
+		return -1;
+	}
+	flow->generation = next.generation;
+	if (generation) /* 0 is that of a place nobody ever had */
+		bpf_map_delete_elem(map_of(claims), &last);
+	return 0;
 }
 
 static __always_inline struct endpoint endpoint_of(const struct addr *addr, __be16 port, int udp)
@@ -125,6 +140,8 @@ static __always_inline struct flow *flow_of_client(const struct addr *addr, __be
 
 	if (likely_(flow && flow_is_of(flow, addr, port)))
 		return flow;
+	if (flow && !flow->displaced)
+		return NULL;
 	end = endpoint_of(addr, port, udp);
 	place = endpoint_lookup(&end);
 	if (!place)
@@ -159,15 +176,12 @@ static __always_inline int flow_leave(struct packet *pkt, struct flow *flow, int
 {
 	__u32 place = place_of(flow, udp);
 
-	if (claim_insert(place)) {
-		COUNT(pkt, dropped_claim_lost);
+	if (place_claim(pkt, flow, place, flow->generation))
 		return -1;
-	}
 	flow_unlink(flow, place, udp);
 	flow->client_port = 0;
 	flow->seen[TO_CLIENT] |= SEEN_RST;
 	flow->limit = idle_limit(flow, udp);
-	claim_delete(place);
 	return 0;
 }
 
@@ -203,43 +217,46 @@ static __always_inline __u32 place_find(struct packet *pkt, const struct endpoin
 }
 
 /*
- * Claim a port for an endpoint that has none; the caller fills in the flow,
- * publishes it and deletes the claim. NULL: drop, counted.
+ * Claim a port for an endpoint that has none; the caller fills in the flow and
+ * publishes it. NULL: drop, counted.
  */
 static __always_inline struct flow *port_claim(struct packet *pkt, const struct endpoint *end,
-					       __u32 tick, __u32 *claimed)
+					       __u32 tick)
 {
 	const int udp = end->udp;
 	const __u32 home = home_of(&end->addr, end->port, udp);
 	const __u32 place = place_find(pkt, end, home, tick);
 	struct flow *flow = flow_at(place);
+	__u16 generation;
 
 	if (!flow) {
 		COUNT(pkt, dropped_no_port);
 		return NULL;
 	}
-	if (claim_insert(place)) {
-		COUNT(pkt, dropped_claim_lost);
-		return NULL;
-	}
-	/* The one who was here a moment ago may have taken it. */
+	generation = flow->generation;
+	barrier_();
+	/* Free before, and still as it was: else another CPU was faster. */
 	if (!place_free(flow, tick)) {
 		COUNT(pkt, dropped_claim_lost);
-		claim_delete(place);
 		return NULL;
 	}
+	if (place_claim(pkt, flow, place, generation))
+		return NULL;
 	if (flow->used) {
 		if (!flow_closed(flow))
 			pkt->count->flows_evicted++;
 		flow_unlink(flow, place, udp);
 	}
 	flow->used = 0;
-	if (place != home && endpoint_insert(pkt, end, place)) {
-		claim_delete(place);
-		return NULL;
+	if (place != home) {
+		struct flow *at_home = flow_at(home);
+
+		if (at_home)
+			at_home->displaced = 1;
+		if (endpoint_insert(pkt, end, place))
+			return NULL;
 	}
 	flow->port = to_be16(PORT_MIN + place - (udp ? PORT_COUNT : 0));
-	*claimed = place;
 	return flow;
 }
 

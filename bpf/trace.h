@@ -38,8 +38,8 @@ struct trace_event {
 
 /* Written by the agent, but for `window`, `taken` and `missed`. */
 struct trace_control {
-	__be16 client_port; /* 0: any */
-	__u16 zero;
+	__be16 port;      /* on either side; 0: any */
+	__u16 mask;       /* of trace_hash(): 0 for every packet, 1 for every other, 3, 7, … */
 	__u32 per_second; /* packets; 0: all */
 	__u32 window;     /* tick at which the second began */
 	__u32 taken;
@@ -101,11 +101,19 @@ static __always_inline void trace_look(struct xdp_md *ctx, struct trace_event *e
 	event->tcp_flags = ((__u8 *)l4)[13];
 }
 
+/* Of what no hop changes: hops with the same mask choose the same packets. */
+static __always_inline __u32 trace_hash(const struct trace_event *event)
+{
+	__u32 hash = event->seq ^ event->ack ^ event->ip_id ^ event->ip_len;
+
+	return (hash * 2654435761u) >> 16;
+}
+
 /* Is it one of those asked for? A packet that is none of ours is not. */
 static __always_inline int trace_wanted(const struct trace_event *event,
 					struct trace_control *control)
 {
-	const __be16 port = control->client_port;
+	const __be16 port = control->port;
 	__u32 tick;
 
 	if (event->reason == COUNTER_INDEX(passed_not_ours) ||
@@ -115,6 +123,8 @@ static __always_inline int trace_wanted(const struct trace_event *event,
 		return 0;
 	if (port && port != event->before.source_port && port != event->before.dest_port &&
 	    port != event->after.source_port && port != event->after.dest_port)
+		return 0;
+	if (trace_hash(event) & control->mask)
 		return 0;
 	if (!control->per_second)
 		return 1;

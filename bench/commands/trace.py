@@ -27,7 +27,7 @@ from bench.trace import Journey, as_json, one_line
     type=click.IntRange(0),
     default=200,
     show_default=True,
-    help="Most packets a second; 0 for all. With --port all are shown.",
+    help="Most packets a second; 0 for all. When there are more, a share of them is shown.",
 )
 @click.option(
     "--fetch",
@@ -64,12 +64,12 @@ def trace_command(
         hops=hops or len(chain.hops),
         attach=attach,
         client_port=port or 0,
-        per_second=0 if port else rate,
+        per_second=rate,
         fetch_bytes=fetch or 0,
         count=count or 0,
         duration_s=duration or 0.0,
     )
-    names = [hop.name for hop in chain.hops]
+    names = [hop.name for hop in chain.hops[: wanted.hops]]
 
     def ready() -> None:
         ip, listen = chain.entry(wanted.hops)
@@ -82,5 +82,5 @@ def trace_command(
             click.echo(one_line(journey, names))
 
     ended = follow(chain, wanted, ready, emit)
-    missed = f", {ended.missed} not reported: too many at once" if ended.missed else ""
+    missed = ", of more than could be reported" if ended.missed else ""
     click.echo(f"{ended.journeys} packets{missed}", err=True)

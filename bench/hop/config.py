@@ -84,6 +84,15 @@ def number(message: dict[str, Any], key: str, low: int, high: int, default: int)
     return value
 
 
+def endpoint(message: dict[str, Any], key: str) -> tuple[str, int]:
+    """Take an address and a port, given as a list of both."""
+    value = message.pop(key, None)
+    if not isinstance(value, list) or len(value) != 2:
+        raise HopError(f"{key} is not a list of an address and a port")
+    parts = {"address": value[0], "port": value[1]}
+    return address(parts, "address"), port(parts, "port")
+
+
 def truth(message: dict[str, Any], key: str) -> bool:
     """Take true or false; false when it is not said."""
     value = message.pop(key, False)

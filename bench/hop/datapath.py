@@ -271,7 +271,7 @@ def measure(settings: Settings) -> None:
     own_namespace(settings.family)
     ifindex = socket.if_nametoindex(NIC)
     ends, ports = Ends(settings.family), shuffled_ports(settings.seed)
-    baselines = Baselines(ends, ports, max(settings.flows))
+    baselines = Baselines(ends, ports)
     forwarders = Forwarders(ends, ports, ifindex)
     cases = [*baselines.cases(), *forwarders.cases(settings.flows)]
     steps = _steps(ends, ports) if settings.steps else []

@@ -31,7 +31,8 @@ ADDRESSES = {
     6: ("2001:2::1", "2001:2::2", "2001:2::3"),
 }
 
-IN_ORDER = "forward in order"  # the most flows, one after the other as they lie in memory
+# Many flows one after the other as they lie in memory; new ones in an order in which they do not.
+IN_ORDER, AT_RANDOM = "forward in order", "new-flow at random"
 BASELINES = {"empty": "hopbench_empty", "reflector": "hopbench_reflect", "router": "hopbench_route"}
 SEND, SINK = "hopbench_send", "hopbench_sink"
 # Those that look something up are measured with one entry, and with as many as STEP_ENTRIES.
@@ -144,13 +145,13 @@ def shuffled_ports(seed: int) -> array[int]:
 class Baselines:
     """bpf/baselines.c: what the forwarder is measured beside, and what sends live frames."""
 
-    def __init__(self, ends: Ends, ports: Ports, most: int) -> None:
+    def __init__(self, ends: Ends, ports: Ports) -> None:
         """ports: what `first` of a case counts from, after one place for the next hop's own.
 
-        most: how many of them come again behind all of them, in the order of their numbers.
+        They come again behind all of them, in the order of their numbers.
         """
         self._ends, self._ports = ends, ports
-        sources = [socket.htons(NEXT_PORT), *ports, *in_order(ports[:most])]
+        sources = [socket.htons(NEXT_PORT), *ports, *in_order(ports)]
         self.map = {
             "load": Map("ARRAY", 4, FRAME_LEN[ends.family] + _LOAD_LEN, 1),
             "sources": Map("ARRAY", 4, 8, len(sources), kernel.BPF_F_MMAPABLE),
@@ -208,7 +209,8 @@ class Forwarders:
     def cases(self, flows: Sequence[int]) -> Iterator[Case]:
         """Yield forward and return for one flow, forward for each number of flows, and new-flow.
 
-        Flows take turns in a random order; the most of them also as they lie in memory.
+        Flows take turns in a random order, the most of them also as they lie in memory. New ones
+        come port by port, as a client's do, and in a random order.
         """
         ends, family = self._ends, self._ends.family
         length = FRAME_LEN[family]
@@ -219,15 +221,17 @@ class Forwarders:
         for count in sorted({1, *flows}):
             ports = self._ports[:count]
             yield Case("forward", fd, ack, ports, TX, 1, program, forwarded)
-        ports = in_order(self._ports[: max(flows)])
-        first = 1 + len(self._ports)
-        yield Case(IN_ORDER, fd, ack, ports, TX, first, program, forwarded)
+        ordered, behind = in_order(self._ports), 1 + len(self._ports)
+        ports = ordered[: max(flows)]
+        yield Case(IN_ORDER, fd, ack, ports, TX, behind, program, forwarded)
         back = tcp(family, ends.next, ends.hop_at(socket.ntohs(self._ports[0])), ACK)
         ports = (socket.htons(NEXT_PORT),)
         yield Case("return", fd, back, ports, TX, 0, program, returned)
         opened = forwarded | {"flows_opened": 1, "port_kept": 1}
         syn, fd, program = tcp(family, ends.client, ends.hop, SYN), self._empty.fd, self._empty
-        yield Case("new-flow", fd, syn, self._ports, TX, 1, program, opened, fresh=True)
+        # Linux gives a client's connections to one destination every other port in turn.
+        yield Case("new-flow", fd, syn, ordered, TX, behind, program, opened, fresh=True)
+        yield Case(AT_RANDOM, fd, syn, self._ports, TX, 1, program, opened, fresh=True)
 
 
 class Steps:

@@ -107,14 +107,21 @@ class Agent:
 
     def _trace(self, message: Message) -> Message:
         """Say what to trace, and take what was traced since the last time."""
-        port = config.number(message, "client_port", 0, 65535, -1) if message else None
-        per_second = config.number(message, "per_second", 0, 1_000_000, 0) if message else 0
+        home_of = config.endpoint(message, "home_of") if "home_of" in message else None
+        chosen = None
+        if message:
+            port = config.number(message, "port", 0, 65535, 0)
+            per_second = config.number(message, "per_second", 0, 1_000_000, 0)
+            chosen = (port, per_second, config.number(message, "mask", 0, 65535, 0))
         config.nothing_else(message)
         tracer = getattr(self._forwarders.get(self._active or ""), "tracer", None)
         if tracer is None:
             raise HopError("nothing is traced here", "only mode xdp can be")
-        if port is not None:
-            tracer.choose(port, per_second)
+        if home_of is not None:
+            return {"event": "trace", "port": tracer.home_of(*home_of)}
+        if chosen is not None:
+            tracer.choose(*chosen)
+            return {"event": "ready"}
         return {"event": "trace", **tracer.events()}
 
     def stop(self) -> None:

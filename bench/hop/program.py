@@ -95,7 +95,7 @@ class Constants:
         found = {
             "flows": Map("ARRAY", 4, FLOW_LEN[self.family], places, kernel.BPF_F_MMAPABLE),
             "by_client": Map("HASH", address + 4, 4, self.nat_flows or places),
-            "claims": Map("HASH", 4, 1, 1024),
+            "claims": Map("HASH", 8, 1, places + 1024),
             "neighbours": Map("PERCPU_ARRAY", 4, 2 * address + 16, 32),
             "nics": Map("ARRAY", 4, 8, 2),
             "settings": Map("ARRAY", 4, 2 * address + 4, 1),
@@ -177,6 +177,23 @@ class Program:
         values = struct.unpack(f"={width * self._cpus}Q", raw)
         return {name: sum(values[i::width]) for i, name in enumerate(self._names)}
 
+    def home_of(self, address: str, port: int) -> int:
+        """Return the port at which a client endpoint is at home, as home_of() of bpf/nat.h does.
+
+        0 where it has no home: policy fresh, and a port outside the range.
+        """
+        low, high = self.constants.ports
+        if low <= port <= high:
+            return port
+        if self.constants.fresh:
+            return 0
+        packed = pack_address(address, self.constants.family)
+        words = 0
+        for word in struct.unpack(f"={len(packed) // 4}I", packed):
+            words ^= word
+        spread = (words * 2654435761 % 2**32) >> 8
+        return low + (port + spread) % self.constants.port_count
+
     def tick(self) -> int:
         """Return the kernel's tick counter, modulo 2**32."""
         return kernel.test_run(self.fds[_TICK], _FRAME, 1).verdict
@@ -202,17 +219,17 @@ class Program:
         """
         tick, gone = self.tick(), 0
         for place in self.places():
+            at = place * self.flow_len + 3 * _ADDRESS_LEN[self.constants.family] + 10
+            (generation,) = struct.unpack_from("=H", self.flows, at)
             if not self._expired(place, tick):
                 continue
-            key = struct.pack("=I", place)
-            if not kernel.insert(self.fds["claims"], key, b"\1"):
-                continue
-            try:
-                if self._expired(place, tick):
-                    self._forget(place)
-                    gone += 1
-            finally:
-                kernel.delete(self.fds["claims"], key)
+            following = (generation + 1) % 2**16
+            key = struct.pack("=II", place, following)
+            if kernel.insert(self.fds["claims"], key, b"\1"):
+                struct.pack_into("=H", self.flows, at, following)
+                kernel.delete(self.fds["claims"], struct.pack("=II", place, generation))
+                self._forget(place)
+                gone += 1
         return gone
 
     def _expired(self, place: int, tick: int) -> bool:
@@ -231,7 +248,10 @@ class Program:
         # Only flows away from home are in there, and only the latest of an endpoint.
         if kernel.find(self.fds["by_client"], key, 4) == struct.pack("=I", place):
             kernel.delete(self.fds["by_client"], key)
-        self.flows[at : at + self.flow_len] = bytes(self.flow_len)
+        # What belongs to the place and not to the flow stays: displaced, generation.
+        used = at + 3 * address + 6
+        self.flows[used] = 0
+        self.flows[at : at + 3 * address + 6] = bytes(3 * address + 6)
 
     def close(self) -> None:
         """Let go of the program and its maps."""

@@ -17,6 +17,7 @@ class RingBuffer:
     def __init__(self, map_fd: int) -> None:
         """Map the ring. Raises HopError with the kernel's reason."""
         self._records: list[bytes] = []
+        self._limit = 0
         # libbpf keeps the pointer: the callback has to live as long as this object.
         self._callback = _SAMPLE(self._take)
         libbpf = kernel.library()
@@ -28,10 +29,12 @@ class RingBuffer:
     def _take(self, context: object, data: int, size: int) -> int:
         del context
         self._records.append(ctypes.string_at(data, size))
-        return 0
+        # A negative number ends libbpf's loop, after this record.
+        return -1 if len(self._records) >= self._limit else 0
 
-    def consume(self) -> list[bytes]:
-        """Return the records that have come since the last call, without waiting."""
+    def consume(self, limit: int) -> list[bytes]:
+        """Return the oldest records, at most so many, without waiting; the ring keeps the rest."""
+        self._limit = limit
         kernel.library().ring_buffer__consume(ctypes.c_void_p(self._ring))
         found, self._records = self._records, []
         return found

@@ -6,7 +6,6 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ _CONTROL = struct.Struct("=2sHIIIQ")
 _FIRST = struct.pack("=I", 0)
 _FLAGS = "FSRPAUEC"  # RFC 9293, lowest bit first
 _VERDICTS = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
-# What fits one answer with room to spare; the rest waits for the next question.
+# What fits one answer with room to spare; the rest waits in the ring for the next question.
 MOST_EVENTS = 200
 
 
@@ -33,25 +32,31 @@ class Tracer:
         self._family = program.constants.family
         self._names = counter_names()
         self._ring = RingBuffer(program.fds["trace_events"])
-        self._waiting: deque[bytes] = deque()
 
-    def choose(self, client_port: int, per_second: int) -> None:
-        """Trace packets with this port on either side (0: all), so many a second (0: all)."""
-        control = _CONTROL.pack(struct.pack("!H", client_port), 0, per_second, 0, 0, 0)
+    def choose(self, port: int, per_second: int, mask: int) -> None:
+        """Trace packets with this port on either side (0: all), so many a second (0: all).
+
+        mask: of the packets' hash, the same for all hops; 0 for all, 1 for every other, 3, 7, …
+        """
+        control = _CONTROL.pack(struct.pack("!H", port), mask, per_second, 0, 0, 0)
         kernel.update(self._program.fds["trace_control"], _FIRST, control)
 
+    def home_of(self, address: str, port: int) -> int:
+        """Return the port that a client endpoint gets here unless another has it; 0 if any."""
+        return self._program.home_of(address, port)
+
     def events(self) -> dict[str, Any]:
-        """Return events since the last call, how many were missed, and what their clock is.
+        """Return the oldest events, how many were missed since `choose`, and what their clock is.
+
+        more: whether others are waiting, as far as can be told.
 
         boot_id: hosts that share it share the clock. realtime_ns: to be added to each event's time.
         """
-        self._waiting.extend(self._ring.consume())
-        count = min(len(self._waiting), MOST_EVENTS)
-        taken = [self._event(self._waiting.popleft()) for _ in range(count)]
+        taken = [self._event(record) for record in self._ring.consume(MOST_EVENTS)]
         control = kernel.lookup(self._program.fds["trace_control"], _FIRST, _CONTROL.size)
         return {
             "packets": taken,
-            "more": len(self._waiting),
+            "more": len(taken) == MOST_EVENTS,
             "missed": _CONTROL.unpack(control)[5],
             "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             "realtime_ns": time.time_ns() - time.monotonic_ns(),

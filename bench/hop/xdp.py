@@ -112,7 +112,8 @@ class XdpForwarder:
             raise
         out = place.data_ip if nic == place.data_nic else source
         self._program.set_next(target.next_ip, target.next_port, out)
-        return {"attach": target.attach, "prog_id": prog_ids[0], "ports": list(constants.ports)}
+        facts = {"attach": target.attach, "prog_id": prog_ids[0]}
+        return {**facts, "out": out, "ports": list(constants.ports)}
 
     def _attach(self, ifindex: int, attach: str) -> int:
         """Attach to a NIC and return the program's id, after the kernel has confirmed both."""

@@ -89,6 +89,8 @@ TRANSLATED = [
     ("type of service", "IPv4", {"outer": {"tos": 0xC0, "flags": "DF", "id": 65535}}),
     ("traffic class and label", "IPv6", {"outer": {"tc": 0xC0, "fl": 0xFFFFF}}),
     ("padding", "", {"padding": b"\xaa" * 5}),
+    ("19 octets of it and padding", "IPv4", {"size": 39, "padding": bytes(9)}),
+    ("19 octets of it and padding", "IPv6", {"size": 59, "padding": bytes(9)}),
     *(
         (f"{size} octets of it", "IPv4", {"size": 20 + size, "inner": {"data": bytes(range(50))}})
         for size in (8, 9, 12, 15, 16, 17, 18, 19, 20, 21, 28, 48)
@@ -207,6 +209,14 @@ DAMAGED = [
 def test_quotes_that_say_nothing(feed: Feed, talk: Talk, change: Change) -> None:
     cases = [Error(talk, to, change=change).passed() for to in SIDES]
     check(feed, talk.family, *opened(talk), *cases, talk.forward(), talk.back())
+
+
+@pytest.mark.parametrize("talk", TALKS[:2], ids=str)
+def test_a_quoted_header_that_reads_as_ports(feed: Feed, talk: Talk) -> None:
+    """Without a length, it would itself be where the flow's ports are."""
+    talk = replace(talk, client_port=0x4000, port=0x4000)
+    change = changed(0, 0x40, 0, *NEXT_PORT.to_bytes(2, "big"))
+    check(feed, 4, *opened(talk), Error(talk, change=change).passed(), Error(talk).translated())
 
 
 @pytest.mark.parametrize("padding", [b"", bytes(60)], ids=["", "padded"])

@@ -67,7 +67,7 @@ def test_figures(family: str) -> None:
     assert {(item["method"], item["flows"], item["order"]) for item in found["flows"]} == {
         (method, *row)
         for method in METHODS
-        for row in ((1, "random"), (5000, "random"), (5000, "memory"))
+        for row in ((1, "random"), (1, "memory"), (5000, "random"), (5000, "memory"))
     }
     for item in found["flows"]:
         sane(item)

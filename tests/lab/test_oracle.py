@@ -635,6 +635,23 @@ def test_errors_with_fields_of_their_own(world: World, side: str) -> None:
     world.carried(side, error(talk, side, kind, padded + extension, info, ttl=255))
 
 
+@ONLY_IPV4
+@pytest.mark.parametrize("side", ["client", "next"])
+def test_errors_about_what_is_unusual(world: World, side: str) -> None:
+    """A datagram without a checksum, which stays without; options; the first of fragments."""
+    talk = world.talk(UDP)
+    talk.carried("client", UDP(), b"opens")
+    plain = talk.carried(OTHER[side], UDP(chksum=0), b"unprotected")[ETHERNET:]
+    got = world.carried(side, error(talk, side, (3, 3), plain))
+    assert got[ETHERNET + 20 + 8 + 20 + 6 :][:2] == b"\0\0"
+    options = [IPOption_Router_Alert(), IPOption_NOP()]
+    long = talk.carried(OTHER[side], UDP(), b"12345", options=options)[ETHERNET:]
+    world.carried(side, error(talk, side, (3, 3), long))
+    first = bytearray(plain)
+    first[6] |= 0x20  # MF, and a header checksum that no router would have left so
+    world.carried(side, error(talk, side, (11, 1), bytes(first)))
+
+
 def test_errors_that_speak_of_nothing_known(world: World) -> None:
     """No flow, a flow's packet that was never sent, too little of it, a TTL at its end: silence."""
     kind = (3, 3) if world.family == 4 else (1, 4)

@@ -28,6 +28,7 @@ from bench.hop import datapath as hop_datapath
 from bench.hop import segment
 from bench.hop.compiler import SOURCES
 from bench.hop.datapath_cases import (
+    AT_RANDOM,
     HOP_PORT,
     IN_ORDER,
     LOOKUPS,
@@ -230,6 +231,7 @@ def measured(
                         *((name, 1, ns) for name, ns in FIGURES.items()),
                         *(("forward", flows, 120) for flows in (1000, 60000)),
                         (IN_ORDER, 60000, 66),
+                        (AT_RANDOM, 1, 600),
                         *_step_figures(steps and method == "test_run"),
                     )
                 ]
@@ -280,10 +282,16 @@ def test_what_all_have_in_common_cancels_out() -> None:
 def test_flows_over_one() -> None:
     wanted = Wanted(flows=(1, 60000))
     found = summary(measured(noise=lambda _: 0.0), wanted)["flows"]
-    assert [(item["method"], item["flows"], item["ratio"]) for item in found] == [
-        (method, flows, ratio)
-        for method in METHODS
-        for flows, ratio in ((1, 1.0), (60000, 2.0), (60000, 1.1))
+    keys = ("method", "name", "flows", "order", "ratio")
+    rows = [
+        ("forward", 1, "random", 1.0),
+        ("forward", 60000, "random", 2.0),
+        ("forward", 60000, "memory", 1.1),
+        ("new-flow", 1, "memory", round(FIGURES["new-flow"] / FIGURES["forward"], 3)),
+        ("new-flow", 1, "random", 10.0),
+    ]
+    assert [tuple(item[key] for key in keys) for item in found] == [
+        (method, *row) for method in METHODS for row in rows
     ]
 
 

@@ -72,7 +72,7 @@ def test_one_packet_through_all_hops(back: bool) -> None:
     # Hops answer in chain order, whatever way the packet goes.
     reported = sorted(events(back=back), key=lambda event: event.hop)
     (journey,) = Joiner(ENTRIES).round(reported)
-    assert journey == Journey(back, tuple(events(back=back)), complete=True)
+    assert journey == Journey(back, tuple(events(back=back)), ended=True)
     assert chained(journey)
 
 
@@ -117,7 +117,7 @@ def test_a_hop_that_reports_nothing_splits_a_journey() -> None:
     first, second = joiner.rest()
     assert (hops_of(first), first.complete) == ([0], False)
     # It left the chain all the same.
-    assert (hops_of(second), second.complete) == ([2], True)
+    assert (hops_of(second), second.ended, second.complete) == ([2], True, False)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -126,7 +126,9 @@ def test_one_that_begins_in_mid_chain_waits_for_its_beginning(back: bool) -> Non
     assert joiner.round(whole[1:]) == []
     assert joiner.round([]) == []
     (journey,) = joiner.round([])
-    assert (hops_of(journey), journey.complete) == ([event.hop for event in whole[1:]], True)
+    assert (hops_of(journey), journey.began) == ([event.hop for event in whole[1:]], False)
+    assert not journey.complete
+    assert " ? > " in one_line(journey, HOPS)
 
 
 def test_packets_that_are_alike_each_have_their_journey() -> None:
@@ -174,7 +176,7 @@ def test_nothing_follows_what_a_hop_kept() -> None:
     (first,) = joiner.round(reported)
     assert hops_of(first) == [0]
     (second,) = joiner.rest()
-    assert (hops_of(second), second.complete) == ([1, 2], True)
+    assert (hops_of(second), second.ended, second.began) == ([1, 2], True, False)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -254,7 +256,7 @@ def test_every_packet_appears_once_and_whole(given_: tuple[int, list[list[Event]
 
 
 def test_one_line_there() -> None:
-    line = one_line(Journey(False, tuple(events()), complete=True), HOPS)
+    line = one_line(Journey(False, tuple(events()), ended=True), HOPS)
     assert line == (
         "22:13:20.000001 > TCP  S       60 B  10.0.0.1:5000 > alpha tx > 10.0.0.2:5001 "
         "> beta tx > 10.0.0.3:5002 > gamma tx > 10.0.0.5:8000  +0.2 us"
@@ -262,7 +264,7 @@ def test_one_line_there() -> None:
 
 
 def test_one_line_back() -> None:
-    line = one_line(Journey(True, tuple(events(back=True)), complete=True), HOPS)
+    line = one_line(Journey(True, tuple(events(back=True)), ended=True), HOPS)
     assert line == (
         "22:13:20.000001 < TCP  S       60 B  10.0.0.5:8000 > gamma tx > 10.0.0.4:7000 "
         "> beta tx > 10.0.0.3:7000 > alpha tx > 10.0.0.1:5000  +0.2 us"
@@ -272,20 +274,20 @@ def test_one_line_back() -> None:
 def test_one_line_of_what_was_kept() -> None:
     first, second = events(hops=[0, 1])
     second = replace(second, verdict="drop", reason="dropped_no_port")
-    line = one_line(Journey(False, (first, second), complete=True), HOPS)
+    line = one_line(Journey(False, (first, second), ended=True), HOPS)
     assert line.endswith("> alpha tx > 10.0.0.2:5001 > beta drop (dropped_no_port)  +0.1 us")
-    alone = one_line(Journey(False, (replace(second, verdict="pass"),), complete=True), HOPS)
+    alone = one_line(Journey(False, (replace(second, verdict="pass"),), ended=True), HOPS)
     assert alone.endswith("10.0.0.2:5001 > beta pass (dropped_no_port)")
 
 
 def test_one_line_of_what_was_lost() -> None:
-    line = one_line(Journey(False, tuple(events(hops=[0])), complete=False), HOPS)
+    line = one_line(Journey(False, tuple(events(hops=[0])), ended=False), HOPS)
     assert line.endswith("10.0.0.1:5000 > alpha tx > ?")
 
 
 def test_no_time_across_clocks() -> None:
     first, second = events(hops=[0, 1])
-    journey = Journey(False, (first, replace(second, boot_id="two")), complete=True)
+    journey = Journey(False, (first, replace(second, boot_id="two")), ended=True)
     assert " us" not in one_line(journey, HOPS)
 
 
@@ -293,12 +295,12 @@ def test_ipv6_ends_have_brackets() -> None:
     (event,) = events(hops=[0])
     ends = ("2001:2::1", 5000, "2001:2::2", 7000), ("2001:2::2", 5001, "2001:2::9", 8000)
     event = replace(event, before=ends[0], after=ends[1])
-    line = one_line(Journey(False, (event,), complete=True), HOPS)
+    line = one_line(Journey(False, (event,), ended=True), HOPS)
     assert line.endswith("[2001:2::1]:5000 > alpha tx > [2001:2::9]:8000")
 
 
 def test_as_json_says_it_all() -> None:
-    journey = Journey(True, tuple(events(back=True, flags="SA", ack=8)), complete=True)
+    journey = Journey(True, tuple(events(back=True, flags="SA", ack=8)), ended=True)
     said = json.loads(json.dumps(as_json(journey, HOPS)))
     hops = said.pop("hops")
     assert said == {
