@@ -90,15 +90,17 @@ static __always_inline int flow_closed(const struct flow *flow)
 	return (both & SEEN_FIN) || (any & SEEN_RST);
 }
 
+/* How long a port rests after its flow: TCP_TIMEWAIT_LEN is 60 s (include/net/tcp.h). */
+#define REST_TICKS (65 * HZ)
+
 /* How long a flow may be idle before it loses its port, in ticks. */
 static __always_inline __u32 idle_limit(const struct flow *flow, int udp)
 {
 	const __u8 any = flow->seen[TO_NEXT] | flow->seen[TO_CLIENT];
 
-	/* Left behind: its port rests, whatever the protocol. */
-	if (flow_closed(flow))
-		return 65 * HZ; /* TCP_TIMEWAIT_LEN is 60 s (include/net/tcp.h) */
-	if (udp)                /* nf_conntrack's 30 s; RFC 4787, REQ-5: no less than 2 min */
+	if (flow_closed(flow)) /* or left behind, whatever the protocol */
+		return REST_TICKS;
+	if (udp) /* nf_conntrack's 30 s; RFC 4787, REQ-5: no less than 2 min */
 		return (flow->seen[TO_CLIENT] ? 180 : 30) * HZ;
 	if (!flow->seen[TO_CLIENT]) /* nf_conntrack's SYN_RECV */
 		return 60 * HZ;

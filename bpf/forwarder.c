@@ -84,6 +84,8 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	const struct settings *set = settings_now();
 	struct neighbour *next, *client;
 	const int known = flow != NULL;
+	struct flow *old = NULL;
+	__u32 limit = 0;
 	const __u32 tick = tick_now();
 	struct endpoint end;
 
@@ -97,16 +99,23 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 		COUNT(pkt, dropped_no_route);
 		return NULL;
 	}
-#if FRESH
-	if (flow && flow_leave(pkt, flow, udp))
-		return NULL;
-	flow = NULL;
-#endif
-	if (!flow) {
-		end = endpoint_of(source_of(pkt->ip), pkt->l4->ports.source, udp);
-		flow = port_claim(pkt, &end, tick);
+	end = endpoint_of(source_of(pkt->ip), pkt->l4->ports.source, udp);
+	if (FRESH && flow) {
+		old = flow;
+		if (place_claim(pkt, old, place_of(old, udp), old->generation))
+			return NULL;
+		/* Its port has to rest even when it is only idle. */
+		limit = old->limit;
+		old->limit = REST_TICKS;
+	}
+	if (FRESH || !flow) {
+		flow = port_claim(pkt, &end, old, tick);
+		if (FRESH && old && !flow)
+			old->limit = limit;
 		if (!flow)
 			return NULL;
+		if (FRESH && old && old != flow)
+			flow_leave(old, udp);
 	}
 	flow_fill(pkt, flow, set, next, client, tick);
 	pkt->count->flows_opened++;

@@ -168,23 +168,6 @@ static __always_inline void flow_unlink(const struct flow *flow, __u32 place, in
 	endpoint_delete(&end);
 }
 
-/*
- * Policy fresh: what opens anew leaves the old flow behind, without a client,
- * and its port rests. 0 for the one CPU that may go on.
- */
-static __always_inline int flow_leave(struct packet *pkt, struct flow *flow, int udp)
-{
-	__u32 place = place_of(flow, udp);
-
-	if (place_claim(pkt, flow, place, flow->generation))
-		return -1;
-	flow_unlink(flow, place, udp);
-	flow->client_port = 0;
-	flow->seen[TO_CLIENT] |= SEEN_RST;
-	flow->limit = idle_limit(flow, udp);
-	return 0;
-}
-
 static __always_inline int place_free(const struct flow *flow, __u32 tick)
 {
 	return !flow->used || flow_expired(flow, tick);
@@ -216,17 +199,37 @@ static __always_inline __u32 place_find(struct packet *pkt, const struct endpoin
 	return NO_PLACE;
 }
 
+/* Have by_client say where an endpoint is from now on; 0, or counted. */
+static __always_inline int endpoint_move(struct packet *pkt, const struct endpoint *end,
+					 __u32 place, __u32 home, int was_away)
+{
+	struct flow *at_home = flow_at(home);
+
+	if (place == home) {
+		if (was_away)
+			endpoint_delete(end);
+		return 0;
+	}
+	if (at_home)
+		at_home->displaced = 1;
+	if (was_away)
+		return bpf_map_update_elem(map_of(by_client), end, &place, BPF_ANY);
+	return endpoint_insert(pkt, end, place);
+}
+
 /*
- * Claim a port for an endpoint that has none; the caller fills in the flow and
- * publishes it. NULL: drop, counted.
+ * Claim a port for an endpoint; the caller fills in the flow and publishes it.
+ * old: under policy fresh, the flow it has until now, whose claim is the
+ * caller's. NULL: drop, counted, and the old flow is as it was.
  */
 static __always_inline struct flow *port_claim(struct packet *pkt, const struct endpoint *end,
-					       __u32 tick)
+					       const struct flow *old, __u32 tick)
 {
 	const int udp = end->udp;
 	const __u32 home = home_of(&end->addr, end->port, udp);
 	const __u32 place = place_find(pkt, end, home, tick);
 	struct flow *flow = flow_at(place);
+	int was_away = old && place_of(old, udp) != home;
 	__u16 generation;
 
 	if (!flow) {
@@ -243,21 +246,24 @@ static __always_inline struct flow *port_claim(struct packet *pkt, const struct 
 	if (place_claim(pkt, flow, place, generation))
 		return NULL;
 	if (flow->used) {
-		if (!flow_closed(flow))
+		if (flow != old && !flow_closed(flow))
 			pkt->count->flows_evicted++;
 		flow_unlink(flow, place, udp);
+		was_away = was_away && flow != old;
 	}
 	flow->used = 0;
-	if (place != home) {
-		struct flow *at_home = flow_at(home);
-
-		if (at_home)
-			at_home->displaced = 1;
-		if (endpoint_insert(pkt, end, place))
-			return NULL;
-	}
+	if (endpoint_move(pkt, end, place, home, was_away))
+		return NULL;
 	flow->port = to_be16(PORT_MIN + place - (udp ? PORT_COUNT : 0));
 	return flow;
+}
+
+/* The client has another flow now: this one's port rests until it has expired. */
+static __always_inline void flow_leave(struct flow *flow, int udp)
+{
+	flow->client_port = 0;
+	flow->seen[TO_CLIENT] |= SEEN_RST;
+	flow->limit = idle_limit(flow, udp);
 }
 
 #endif

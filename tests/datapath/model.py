@@ -586,7 +586,7 @@ class Model:
             _follow(buffer, l3 + 10, _put(buffer, l3 + 8, word))
         else:
             buffer[l3 + 7] -= 1
-        head = way.mac + way.own
+        head = way.mac + (way.own if self.config.two_nics else packet.frame[:6])
         tag = self.config.tag(way.link)
         if tag:
             priority = buffer[14] << 8 & 0xF000 if l3 == 18 else 0

@@ -79,6 +79,18 @@ def test_a_client_is_answered_by_the_way_to_it(feed: Feed, family: int) -> None:
     check(feed, family, odd.open(), talk.back("SA"), odd.forward(), talk.back(), **TAGS)
 
 
+@pytest.mark.parametrize("constants", [{}, FEW], ids=["one NIC", "two NICs"])
+@pytest.mark.parametrize("talk", TALKS, ids=str)
+def test_a_frame_to_another_address_of_the_nic(feed: Feed, talk: Talk, constants: What) -> None:
+    """With one NIC, that is the source of what is sent; with two, the NIC's own is."""
+    talk = replace(talk, **IN_FEW)
+    own = {} if constants else {"source_mac": NEW_MAC}
+    asks, answers = (path._replace(target_mac=NEW_MAC) for path in (talk.asks, talk.answers))
+    there = carried(asks, talk.goes._replace(**own), "forwarded", "PA")
+    back = carried(answers, talk.comes._replace(**own), "returned", "PA")
+    check(feed, talk.family, talk.open(), back, there, talk.back(), **constants)
+
+
 @pytest.mark.parametrize("priority", range(16))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_priority_bits_are_kept(feed: Feed, family: int, priority: int) -> None:

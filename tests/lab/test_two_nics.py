@@ -27,6 +27,7 @@ from tests.lab.links import Chain
 
 PORT, SERVER_PORT = 7000, 8000
 LIMIT_S = 20.0  # after which a transfer hangs, however slow the machine
+A_SECOND = 1.2  # the program goes by what the kernel has told it for one, and a tick or two
 # MTUs of a chain's links. One that is narrow in the middle is known to neither end.
 NARROW = 1300
 ONE_HOP, BACKWARDS, TWO_HOPS = (1500, NARROW), (NARROW, 1500), (1500, NARROW, 1500)
@@ -70,8 +71,13 @@ class Stage:
 
     def socket(self, kind: int) -> socket.socket:
         """Make a socket of the client's that is to be connected to the chain."""
-        made = links.new_socket(self.chain.client, self.family, kind)
+        return self._bounded(links.new_socket(self.chain.client, self.family, kind))
+
+    @staticmethod
+    def _bounded(made: socket.socket) -> socket.socket:
+        """Bound what it waits for, and what is on its way: a veth drops beyond 256 frames."""
         made.settimeout(LIMIT_S)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         return made
 
     @property
@@ -81,8 +87,7 @@ class Stage:
 
     def listening(self, kind: int) -> socket.socket:
         """Make the server's socket."""
-        made = links.new_socket(self.chain.server, self.family, kind)
-        made.settimeout(LIMIT_S)
+        made = self._bounded(links.new_socket(self.chain.server, self.family, kind))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((self.chain.far(len(self.agents), self.family), SERVER_PORT))
         if kind == socket.SOCK_STREAM:
@@ -239,7 +244,7 @@ def test_xdp_carries_a_transfer_past_the_stack(
             assert len({each[name] for each in counted}) == 1, counted
             assert counted[0][name] > len(UPLOAD)
         for hop, each in zip(chain.hops, counted, strict=True):
-            assert (each["flows_opened"], each["flows_closed"], each["port_kept"]) == (1, 1, 1)
+            assert (each["flows_opened"], each["flows_closed"]) == (1, 1)
             # What came in by one NIC was redirected to the other.
             by_nic = [
                 links.nic_counts(hop, nic)["xdp_redirect"] - redirected.pop(0)["xdp_redirect"]
@@ -336,10 +341,48 @@ def test_both_ends_learn_the_mtu_of_a_narrow_link(
             # Each hop is the one before the narrow link in one of the directions.
             assert (counted["replied_too_big"] > 0) == (mode == "xdp")
             assert counted["passed_too_big"] == 0
-        # A veth drops what is longer than the MTU of its peer.
-        for hop, nic in zip(chain.hops, ("eth1", "eth0"), strict=True):
-            assert links.nic_counts(hop, nic)["xdp_xmit_errors"] == 0
-            assert links.nic_counts(hop, nic)["drops"] == 0
+
+
+@contextlib.contextmanager
+def narrow_routes(stage: Stage, mtu: int) -> Iterator[None]:
+    """Have the last hop's way to the server and the first hop's to the client be narrow."""
+    chain, family = stage.chain, stage.family
+    ways = [
+        (chain.hops[-1], f"{chain.far(2, family)} dev eth1"),
+        (chain.hops[0], f"{chain.near(0, family)} dev eth0"),
+    ]
+    for hop, way in ways:
+        # Locked: bpf_fib_lookup leaves out the MTU of a route that is not.
+        links.ip(hop, f"route add {way} mtu lock {mtu}")
+    try:
+        yield
+    finally:
+        for hop, way in ways:
+            links.ip(hop, f"route delete {way}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_both_ends_learn_the_mtu_beyond_the_next_hop(
+    stages: Stages, family: int, mode: str
+) -> None:
+    """What one hop says of a packet's size is for the other one to translate, quote and all."""
+    stage = stages(TWO_HOPS, family)
+    chain = stage.chain
+    with narrow_routes(stage, NARROW - 10), stage.forwarding(mode):
+        if mode == "xdp":
+            time.sleep(A_SECOND)
+        forget_paths(stage)
+        before = stage.counters()
+        assert transfer(stage) < LIMIT_S / 2
+        assert path_mtu(chain.client, chain.far(0, family)) == NARROW - 10
+        assert path_mtu(chain.server, chain.near(2, family)) == NARROW - 10
+        if mode == "xdp":
+            first, last = stage.since(before)
+            assert min(first["replied_too_big"], last["replied_too_big"]) > 0
+            assert min(first["errors_returned"], last["errors_forwarded"]) > 0
+    forget_paths(stage)
+    if mode == "xdp":
+        time.sleep(A_SECOND)
 
 
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # linux/in.h
@@ -385,10 +428,10 @@ def test_a_neighbour_that_is_not_known_costs_no_packet(stages: Stages, family: i
     stage = stages(TWO_HOPS, family)
     with stage.forwarding("xdp"):
         transfer(stage)  # so that there is something to forget
+        before, client = stage.counters(), links.counts(stage.chain.client)
+        time.sleep(A_SECOND)
         for hop in stage.chain.hops:
             links.ip(hop, *(f"neigh flush dev {nic}" for nic in ("eth0", "eth1")))
-        time.sleep(1.2)  # the program asks the kernel once a second
-        before, client = stage.counters(), links.counts(stage.chain.client)
         with stage.connected() as (near, far):
             far.sendall(b"hello")
             assert receive(near, 5) == b"hello"
@@ -426,8 +469,8 @@ def test_a_connection_follows_a_neighbour_that_moves(
         )
         begin = time.monotonic()
         echo(b"after")
-        # It is followed within a second, and TCP sends again 0.2, 0.6 and 1.4 s after the first.
-        assert time.monotonic() - begin < 4
+        # It is followed within a second, and TCP sends again 0.2, 0.6, 1.4 and 3 s after the first.
+        assert time.monotonic() - begin < 5
 
 
 # --- errors -------------------------------------------------------------------------------------
