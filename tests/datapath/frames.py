@@ -98,8 +98,11 @@ def segment(
     if path.protocol is TCP:
         fields = {"flags": flags, "seq": 1000, "ack": 2000, **fields}
     upper = path.protocol(sport=path.source_port, dport=path.target_port, **fields)
-    packet = ip(path, ttl=ttl, **(header or {})) / upper
-    return packet / Raw(data) if data else packet
+    if data:
+        upper.add_payload(Raw(data))
+    packet = ip(path, ttl=ttl, **(header or {}))
+    packet.add_payload(upper)  # as `/` does, which copies both
+    return packet
 
 
 def ethernet(path: Path, packet: Packet | bytes, priority: int = 0) -> bytes:
@@ -109,7 +112,8 @@ def ethernet(path: Path, packet: Packet | bytes, priority: int = 0) -> bytes:
         frame /= Dot1Q(prio=priority >> 1, dei=priority & 1, vlan=path.vlan)
     if isinstance(packet, bytes):
         frame.lastlayer().type = 0x0800 if path.family == 4 else 0x86DD
-    return bytes(frame / packet)
+    frame.add_payload(packet)
+    return bytes(frame)
 
 
 def build(

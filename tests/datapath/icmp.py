@@ -59,7 +59,9 @@ class Error:
             at = IP_LEN[path.family] + 16
             quote = quote[:at] + bytes(segment(like, **self.inner))[at : self.size]
         kind = (self.kind or UNREACHABLE[path.family]).copy()
-        packet = ip(path, ttl=ttl, **self.outer) / kind / Raw(self.change(quote))
+        kind.add_payload(Raw(self.change(quote)))
+        packet = ip(path, ttl=ttl, **self.outer)
+        packet.add_payload(kind)
         return ethernet(path, packet, self.priority) + self.padding
 
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bench.hop.version import digest
 from bench.lab.model import NIC, Lab
@@ -35,7 +35,7 @@ class DirectAgent:
         self.address = {each.name: each.data_ip for each in lab.hosts}[host]
         self.process = _start(lab.namespace(host), "/opt/hopbench", role)
 
-    def __enter__(self) -> DirectAgent:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

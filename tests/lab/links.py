@@ -127,7 +127,9 @@ def hosts(*names: str) -> Iterator[None]:
         yield
     finally:
         for name in made:
-            subprocess.run(["ip", "netns", "delete", namespace(name)], check=True, timeout=_LIMIT_S)
+            # What cannot be removed is found at the end of the session.
+            delete = ["ip", "netns", "delete", namespace(name)]
+            subprocess.run(delete, check=False, timeout=_LIMIT_S)
 
 
 def link(here: str, nic: str, there: str, other_nic: str, mtu: int = 1500) -> None:
@@ -224,6 +226,9 @@ def chain(name: str, mtus: Sequence[int]) -> Iterator[Chain]:
                     f"address add {end(number, 6)}/64 dev {which} nodad",
                 )
         for hop in made.hops:
+            # As strict a host as there is before deploy comes to it.
+            strict = [f"net.ipv4.conf.{nic}.rp_filter=1" for nic in ("all", "eth0", "eth1")]
+            run(hop, "sysctl", "-qw", *strict)
             let_forward(hop, "eth0", "eth1")
         run(made.client, "sysctl", "-qw", f"net.ipv4.ip_local_port_range={_CLIENT_PORTS}")
         with ThreadPoolExecutor(2) as pool:
