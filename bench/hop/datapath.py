@@ -153,7 +153,7 @@ class TestRuns:
             volley = Volley(case.fd, case.frame, self._ifindex, self._port_at, case.verdict)
             self._volleys[id(case)] = volley
         warm = max(_WARM_CALLS, case.flows)
-        case.make_room(warm + self._calls)
+        case.make_room()
         first, then = case.take(warm), case.take(self._calls)
         with _counted(case) as packets:
             volley.run(first)
@@ -195,7 +195,7 @@ class LiveFrames:
         warm, count = max(_WARM_PACKETS, case.flows), self._packets
         if case.fresh:
             count = min(count, len(case.ports) - warm)
-            case.make_room(len(case.ports))
+            case.make_room()
         self._baselines.aim(case)
         with _counted(case) as packets:
             packets.append(self._run(case, warm)[1])

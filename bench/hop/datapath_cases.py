@@ -68,7 +68,6 @@ class Case:
 
     def __post_init__(self) -> None:
         self._turn = itertools.cycle(self.ports)
-        self._left = 0  # of fresh ports
 
     @property
     def flows(self) -> int:
@@ -79,15 +78,11 @@ class Case:
         """Return the ports of the next packets."""
         return list(itertools.islice(self._turn, count))
 
-    def make_room(self, count: int) -> None:
-        """See to it that so many ports are fresh, where they have to be."""
-        if not self.fresh:
-            return
-        if self._left < count:
+    def make_room(self) -> None:
+        """See to it that every port is fresh, where it has to be: another case may have had it."""
+        if self.fresh:
             assert self.program is not None
             forget_flows(self.program)
-            self._left = len(self.ports)
-        self._left -= count
 
 
 def forget_flows(program: Program) -> None:

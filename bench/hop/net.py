@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
@@ -124,12 +125,7 @@ def resolve(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
     version = family(address)
     until = time.monotonic() + NEIGHBOUR_LIMIT_S
     while True:
-        with socket.socket(_SOCKET[version], socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((address, _DISCARD))
-                probe.send(b"")
-            except OSError:
-                pass  # unreachable is what the next lines find out
+        nudge(address)
         entries = ip_json("neigh", "show", "to", neighbour, "dev", nic)
         if any(_VALID & set(entry.get("state", [])) for entry in entries):
             return nic, source
@@ -139,6 +135,18 @@ def resolve(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
                 "check cabling and addresses",
             )
         time.sleep(0.02)
+
+
+def nudge(address: str) -> None:
+    """Have the stack make sure of a neighbour by sending it a packet.
+
+    bpf_fib_lookup takes what the stack knows, however old, and gives it no reason to ask again.
+    """
+    probe = socket.socket(_SOCKET[family(address)], socket.SOCK_DGRAM)
+    # That nobody answers is what a later lookup finds out.
+    with probe, contextlib.suppress(OSError):
+        probe.connect((address, _DISCARD))
+        probe.send(b"")
 
 
 def tcp_counters() -> dict[str, int]:

@@ -16,7 +16,7 @@ from .trace import Tracer
 
 # A NAT's own ports: neither privileged (RFC 6335) nor any that the host's sockets may take.
 LOWEST_PORT = 1024
-_COLLECT_EVERY_S = 10.0
+_TIDY_EVERY_S = 10.0
 
 
 def port_range(ephemeral: tuple[int, int]) -> tuple[int, int]:
@@ -55,7 +55,8 @@ class XdpForwarder:
         self._place = place
         self._program: Program | None = None
         self._links: dict[int, int] = {}  # interface index -> file descriptor of the bpf_link
-        self._collected = 0.0
+        self._tidied = 0.0
+        self._next_ip = ""
         self.tracer: Tracer | None = None
 
     def prepare(self) -> None:
@@ -112,6 +113,7 @@ class XdpForwarder:
             raise
         out = place.data_ip if nic == place.data_nic else source
         self._program.set_next(target.next_ip, target.next_port, out)
+        self._next_ip = target.next_ip
         facts = {"attach": target.attach, "prog_id": prog_ids[0]}
         return {**facts, "out": out, "ports": list(constants.ports)}
 
@@ -132,11 +134,14 @@ class XdpForwarder:
         return self._program.counters()
 
     def tidy(self) -> None:
-        """Forget flows that have expired; called between samples, never during one."""
+        """Forget expired flows, and have the stack make sure of the next hop's address."""
         now = time.monotonic()
-        if self._program is not None and now - self._collected > _COLLECT_EVERY_S:
-            self._collected = now
-            self._program.collect()
+        if self._program is None or now - self._tidied < _TIDY_EVERY_S:
+            return
+        self._tidied = now
+        self._program.collect()
+        if self._links:
+            net.nudge(self._next_ip)
 
     def stop(self) -> None:
         """Detach; the program stays loaded and its flows remembered."""

@@ -11,9 +11,9 @@
 # (IN_DEV_ORCONF in include/linux/inetdevice.h), so both are 0; other NICs go by their own.
 # accept_local=1: XDP hands the first packets of a flow to the stack when it does not know the next
 # hop's MAC address yet. Their source is an address of this host, a martian to the stack.
-# rp_filter=2 with two NICs: those packets come in by one NIC with the other's address, which a
-# strict filter drops. The loose one still wants a way back to the source; the higher of the NIC's
-# setting and `all` counts.
+# rp_filter=2 with two NICs, where it is 1: those packets come in by one NIC with the other's address,
+# which a strict filter drops. The loose one wants any way back to the source. The higher of the
+# NIC's setting and `all` counts. Where nothing is filtered, nothing is to be: it costs nft lookups.
 #
 # IPv6
 # accept_ra=2, where it is 1: a NIC that forwards would take no more router advertisements.
@@ -44,6 +44,14 @@ record=$state/$host.$(readlink /proc/self/ns/net | tr -cd 0-9)
 boot=$(cat /proc/sys/kernel/random/boot_id)
 net=/proc/sys/net
 
+# Did the strict filter apply before we changed the rp_filter at path $1?
+strict() {
+	before=$(remembered "$1")
+	[ -n "$before" ] || before=$(cat "$1")
+	all=$(cat "$net/ipv4/conf/all/rp_filter")
+	[ "$before" -lt 2 ] && [ "$all" -lt 2 ] && [ $((before + all)) -gt 0 ]
+}
+
 # path and value of every setting to be made, in that order. $1: 4 or 6, then the NICs.
 settings() {
 	family=$1
@@ -58,7 +66,9 @@ settings() {
 			echo "$conf/forwarding 1"
 			echo "$conf/send_redirects 0"
 			echo "$conf/accept_local 1"
-			[ $# = 1 ] || echo "$conf/rp_filter 2"
+			if [ $# -gt 1 ] && strict "$conf/rp_filter"; then
+				echo "$conf/rp_filter 2"
+			fi
 		fi
 	done
 	[ "$family" = 6 ] || echo "$net/ipv4/conf/all/send_redirects 0"
