@@ -39,6 +39,7 @@ enum flow_used {
 	FLOW_RESOLVED = 2,       /* the next hop's MAC is known */
 	FLOW_NEXT_BY_EGRESS = 4, /* which NIC leads there */
 	FLOW_CLIENT_BY_EGRESS = 8,
+	FLOW_CLAIMED = 16, /* being filled in: taken, but not to be found yet */
 };
 
 enum flow_seen {
@@ -52,7 +53,7 @@ struct flow {
 	struct addr client;
 	struct addr next;
 	struct addr out;    /* this hop's, towards the next */
-	__be16 client_port; /* 0 when the client has left it behind */
+	__be16 client_port; /* 0: not to be found, left behind or being filled in */
 	__be16 next_port;
 	__be16 port;           /* this hop's, towards the next */
 	__u8 used;             /* enum flow_used; 0 for a place that no flow ever had */

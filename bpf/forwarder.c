@@ -45,7 +45,7 @@ static __always_inline int flow_outdated(const struct flow *flow)
 	       flow->next_port != set->next_port;
 }
 
-/* Fill in a flow whose place is ours, and publish it: lookups go by `used` and the client. */
+/* Fill in a flow whose place is ours, and publish it: it is found by client_port. */
 static __always_inline void flow_fill(struct packet *pkt, struct flow *flow,
 				      const struct settings *set, const struct neighbour *next,
 				      const struct neighbour *client, __u32 tick)
@@ -70,10 +70,11 @@ static __always_inline void flow_fill(struct packet *pkt, struct flow *flow,
 	flow->way[TO_CLIENT].checked = client->checked;
 	flow->last = tick;
 	flow->client = *source_of(pkt->ip);
-	flow->client_port = pkt->l4->ports.source;
-	way_describe(flow);
+	way_describe(flow, pkt->l4->ports.source);
 	barrier_();
 	flow->used = used;
+	barrier_();
+	flow->client_port = pkt->l4->ports.source;
 }
 
 /* Open a flow, or open the client's old one anew. NULL: drop, counted. */
@@ -86,6 +87,7 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	const int known = flow != NULL;
 	struct flow *old = NULL;
 	__u32 limit = 0;
+	__u16 generation;
 	const __u32 tick = tick_now();
 	struct endpoint end;
 
@@ -102,14 +104,16 @@ static __always_inline struct flow *flow_open(struct xdp_md *ctx, struct packet 
 	end = endpoint_of(source_of(pkt->ip), pkt->l4->ports.source, udp);
 	if (FRESH && flow) {
 		old = flow;
-		if (place_claim(pkt, old, place_of(old, udp), old->generation))
+		generation = old->generation;
+		if (place_claim(pkt, place_of(old, udp), generation))
 			return NULL;
+		place_claimed(old, place_of(old, udp), generation);
 		/* Its port has to rest even when it is only idle. */
 		limit = old->limit;
 		old->limit = REST_TICKS;
 	}
 	if (FRESH || !flow) {
-		flow = port_claim(pkt, &end, old, tick);
+		flow = port_claim(pkt, &end, old, tick, &next->place);
 		if (FRESH && old && !flow)
 			old->limit = limit;
 		if (!flow)

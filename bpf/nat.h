@@ -46,6 +46,7 @@ struct endpoint {
 };
 
 MAP(by_client, HASH, struct endpoint, __u32, NAT_FLOWS, 0);
+
 struct claim {
 	__u32 place;
 	__u32 generation;
@@ -76,25 +77,36 @@ static __always_inline void endpoint_delete(const struct endpoint *end)
 	bpf_map_delete_elem(map_of(by_client), end);
 }
 
+/* Never 0, which is the generation of a place that nobody ever had. */
+static __always_inline __u16 generation_after(__u16 generation)
+{
+	return generation == 0xffff ? 1 : generation + 1;
+}
+
 /*
  * Claim a place as it was when `generation` was read: 0 for the one CPU that
- * succeeds, else counted.
+ * succeeds, else counted. Whoever did takes the place and then says so.
  */
-static __always_inline int place_claim(struct packet *pkt, struct flow *flow, __u32 place,
-				       __u16 generation)
+static __always_inline int place_claim(struct packet *pkt, __u32 place, __u16 generation)
 {
-	struct claim next = { .place = place, .generation = (__u16)(generation + 1) };
-	struct claim last = { .place = place, .generation = generation };
+	struct claim claim = { .place = place, .generation = generation_after(generation) };
 	__u8 one = 1;
 
-	if (bpf_map_update_elem(map_of(claims), &next, &one, BPF_NOEXIST)) {
-		COUNT(pkt, dropped_claim_lost);
-		return -1;
-	}
-	flow->generation = next.generation;
-	if (generation) /* 0 is that of a place nobody ever had */
+	if (!bpf_map_update_elem(map_of(claims), &claim, &one, BPF_NOEXIST))
+		return 0;
+	COUNT(pkt, dropped_claim_lost);
+	return -1;
+}
+
+/* The place is taken: from here on another claim may be made. */
+static __always_inline void place_claimed(struct flow *flow, __u32 place, __u16 generation)
+{
+	struct claim last = { .place = place, .generation = generation };
+
+	barrier_();
+	flow->generation = generation_after(generation);
+	if (generation)
 		bpf_map_delete_elem(map_of(claims), &last);
-	return 0;
 }
 
 static __always_inline struct endpoint endpoint_of(const struct addr *addr, __be16 port, int udp)
@@ -218,16 +230,26 @@ static __always_inline int endpoint_move(struct packet *pkt, const struct endpoi
 }
 
 /*
+ * The place found, by way of a map: the verifier forgets at which of the tries
+ * it was, and follows the rest of the program once instead of 32 times.
+ */
+static __always_inline __u32 forget(__u32 place, __u32 *scratch)
+{
+	*(volatile __u32 *)scratch = place;
+	return *(volatile __u32 *)scratch;
+}
+
+/*
  * Claim a port for an endpoint; the caller fills in the flow and publishes it.
  * old: under policy fresh, the flow it has until now, whose claim is the
  * caller's. NULL: drop, counted, and the old flow is as it was.
  */
 static __always_inline struct flow *port_claim(struct packet *pkt, const struct endpoint *end,
-					       const struct flow *old, __u32 tick)
+					       const struct flow *old, __u32 tick, __u32 *scratch)
 {
 	const int udp = end->udp;
 	const __u32 home = home_of(&end->addr, end->port, udp);
-	const __u32 place = place_find(pkt, end, home, tick);
+	const __u32 place = forget(place_find(pkt, end, home, tick), scratch);
 	struct flow *flow = flow_at(place);
 	int was_away = old && place_of(old, udp) != home;
 	__u16 generation;
@@ -243,7 +265,7 @@ static __always_inline struct flow *port_claim(struct packet *pkt, const struct 
 		COUNT(pkt, dropped_claim_lost);
 		return NULL;
 	}
-	if (place_claim(pkt, flow, place, generation))
+	if (place_claim(pkt, place, generation))
 		return NULL;
 	if (flow->used) {
 		if (flow != old && !flow_closed(flow))
@@ -251,9 +273,15 @@ static __always_inline struct flow *port_claim(struct packet *pkt, const struct 
 		flow_unlink(flow, place, udp);
 		was_away = was_away && flow != old;
 	}
-	flow->used = 0;
-	if (endpoint_move(pkt, end, place, home, was_away))
+	flow->client_port = 0;
+	flow->last = tick;
+	flow->limit = REST_TICKS;
+	flow->used = FLOW_CLAIMED;
+	place_claimed(flow, place, generation);
+	if (endpoint_move(pkt, end, place, home, was_away)) {
+		flow->used = 0;
 		return NULL;
+	}
 	flow->port = to_be16(PORT_MIN + place - (udp ? PORT_COUNT : 0));
 	return flow;
 }

@@ -50,6 +50,7 @@ struct neighbour {
 	__u8 known;
 	__u8 by_egress;
 	__u8 zero;
+	__u32 place; /* scratch of port_claim() */
 };
 
 /* For each direction, by address. */

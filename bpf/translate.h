@@ -11,21 +11,20 @@
 #include "parse.h"
 
 /* What a flow changes in the checksums of its packets, by its endpoints. */
-static __always_inline void way_describe(struct flow *flow)
+static __always_inline void way_describe(struct flow *flow, __be16 client_port)
 {
 	const struct addr hop = hop_addr();
 	__u64 sum;
 
 	sum = csum_change_addr(&flow->client, &flow->out) + csum_change_addr(&hop, &flow->next);
 	flow->way[TO_NEXT].ip_change = csum_fold_(sum + CSUM_TTL_MINUS_ONE);
-	flow->way[TO_NEXT].l4_change =
-		csum_fold_(sum + csum_change16(flow->client_port, flow->port) +
-			   csum_change16(HOP_PORT, flow->next_port));
+	flow->way[TO_NEXT].l4_change = csum_fold_(sum + csum_change16(client_port, flow->port) +
+						  csum_change16(HOP_PORT, flow->next_port));
 
 	sum = csum_change_addr(&flow->next, &hop) + csum_change_addr(&flow->out, &flow->client);
 	flow->way[TO_CLIENT].ip_change = csum_fold_(sum + CSUM_TTL_MINUS_ONE);
 	flow->way[TO_CLIENT].l4_change = csum_fold_(sum + csum_change16(flow->next_port, HOP_PORT) +
-						    csum_change16(flow->port, flow->client_port));
+						    csum_change16(flow->port, client_port));
 }
 
 /* Addresses, ports and checksums; the TTL too unless the stack is to do that. */

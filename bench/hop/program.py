@@ -96,7 +96,7 @@ class Constants:
             "flows": Map("ARRAY", 4, FLOW_LEN[self.family], places, kernel.BPF_F_MMAPABLE),
             "by_client": Map("HASH", address + 4, 4, self.nat_flows or places),
             "claims": Map("HASH", 8, 1, places + 1024),
-            "neighbours": Map("PERCPU_ARRAY", 4, 2 * address + 16, 32),
+            "neighbours": Map("PERCPU_ARRAY", 4, 2 * address + 20, 32),
             "nics": Map("ARRAY", 4, 8, 2),
             "settings": Map("ARRAY", 4, 2 * address + 4, 1),
             "counters": Map("PERCPU_ARRAY", 4, 8 * len(counter_names()), 1),
@@ -223,12 +223,13 @@ class Program:
             (generation,) = struct.unpack_from("=H", self.flows, at)
             if not self._expired(place, tick):
                 continue
-            following = (generation + 1) % 2**16
+            following = generation % 0xFFFF + 1
             key = struct.pack("=II", place, following)
             if kernel.insert(self.fds["claims"], key, b"\1"):
+                self._forget(place)
+                # Only now may another claim be made.
                 struct.pack_into("=H", self.flows, at, following)
                 kernel.delete(self.fds["claims"], struct.pack("=II", place, generation))
-                self._forget(place)
                 gone += 1
         return gone
 

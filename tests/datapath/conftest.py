@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-NAMESPACE = "hb-datapath"
+NAMESPACE = f"hb-datapath-{os.getpid()}"
 HOP_PORT, NEXT_PORT = 7000, 8000
 PORT_MIN, PORT_MAX = 1024, 32767
 DATA_MTU, EGRESS_MTU, NARROW_MTU = 1500, 1400, 1300
