@@ -173,7 +173,7 @@ def test_more_hops_than_there_are(lab: Lab, tmp_path: Path) -> None:
         (["--concurrency", "0"], "'0'"),
         (["--requests", "-1"], "-1"),
         (["--blocks", "many"], "many"),
-        (["--attach", "offload"], "offload"),
+        (["--attach", "hardware"], "hardware"),
         (["--sweep", "/nowhere.toml"], "/nowhere.toml"),
         (["--seed", "x"], "seed"),
         (["--nonsense"], "nonsense"),
