@@ -8,246 +8,57 @@ Zero is always the plainest choice, and a gene of zeros is no step at all.
 
 from __future__ import annotations
 
-import functools
-import random
-import socket
 import struct
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from hypothesis import strategies as st
 
 from tests.datapath.conftest import (
     DATA_MTU,
-    EGRESS_MAC,
     EGRESS_MTU,
-    HOP_MAC,
     HOP_PORT,
-    MACS,
     NARROW_MTU,
     NETS,
     NEXT_PORT,
-    PORT_MAX,
-    PORT_MIN,
     Age,
     Arrive,
     Collect,
     Next,
 )
-from tests.datapath.model import (
-    ACK,
-    FIN,
-    RST,
-    SYN,
+from tests.datapath.frames_drawn import (
+    OPTIONS,
+    damaged,
+    ip4,
+    segment,
+    set_next,
+    to_zero,
+    transport_checksum,
+)
+from tests.datapath.genes import (
+    ADDRESSES,
+    AGES,
+    BITS,
+    MIXTURES,
+    ODDITIES,
+    OPENING_BITS,
+    SIZES,
+    TEXT,
+    TTLS,
+    Drawn,
+    Gene,
+)
+from tests.datapath.speech import (
     TCP,
     UDP,
-    Config,
     Ends,
     Flow,
-    Kernel,
-    Model,
-    Route,
     checksum,
-    fold,
     pseudo_header,
 )
-
-Step = Arrive | Next | Age | Collect
-
-LONGEST = 1600  # octets of a frame
-PSH, URG, ECE = 8, 32, 64
-
-
-def packed(address: str) -> bytes:
-    """An address in octets."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-
-
-def mac(text: str) -> bytes:
-    """An Ethernet address in octets."""
-    return bytes.fromhex(text.replace(":", ""))
-
-
-OWN = {"data": mac(HOP_MAC), "egress": mac(EGRESS_MAC)}
-
-
-def kernel(family: int) -> Kernel:
-    """What the lookups find in the namespace that the tests run in."""
-    net = NETS[family]
-    subnet = 3 if family == 4 else 8  # octets
-    routes: dict[bytes, Route | None] = {packed(net.nowhere): None}
-    for name in ("next", "other", "narrow", "client", "neighbour", "far"):
-        address = getattr(net, name)
-        mtu = NARROW_MTU if name == "narrow" else DATA_MTU
-        routes[packed(address)] = Route("data", OWN["data"], mac(MACS[address]), mtu)
-    routes[packed(net.silent)] = Route("data", OWN["data"], None, None)
-    behind = mac(MACS[net.behind])
-    routes[packed(net.behind)] = Route("egress", OWN["egress"], behind, EGRESS_MTU)
-    data, egress = packed(net.hop), packed(net.out)
-    routes[data] = routes[egress] = None  # local
-    links = {egress[:subnet]: "egress", data[:subnet]: "data"}
-
-    @functools.cache
-    def look(address: bytes) -> Route | None:
-        if address in routes:
-            return routes[address]
-        special = address[3] == 255 if family == 4 else not any(address[8:])  # nobody's own
-        if special or address[:subnet] not in links:
-            return None
-        link = links[address[:subnet]]
-        return Route(link, OWN[link], None, None)
-
-    return look
-
-
-@dataclass(frozen=True)
-class World:
-    """A configuration of the program, and what the kernel around it knows."""
-
-    family: int
-    changes: dict[str, int] = field(default_factory=dict)
-    spreads: dict[bytes, int] = field(default_factory=dict)  # learnt once, they hold for ever
-
-    def __str__(self) -> str:
-        words = (f"{name}={value}" for name, value in self.changes.items())
-        return " ".join((f"IPv{self.family}", *words))
-
-    @functools.cached_property
-    def config(self) -> Config:
-        """The same for the model."""
-        return Config(
-            self.family,
-            packed(NETS[self.family].hop),
-            HOP_PORT,
-            self.changes.get("PORT_MIN", PORT_MIN),
-            self.changes.get("PORT_MAX", PORT_MAX),
-            bool(self.changes.get("FRESH")),
-            self.changes.get("VLAN", 0),
-            self.changes.get("EGRESS_VLAN", 0),
-            bool(self.changes.get("TWO_NICS")),
-            self.changes.get("NAT_FLOWS"),
-        )
-
-    @functools.cached_property
-    def kernel(self) -> Kernel:
-        """The same for the model."""
-        return kernel(self.family)
-
-    def model(self) -> Model:
-        """A hop as `feed` begins with it."""
-        net = NETS[self.family]
-        model = Model(self.config, self.kernel, self.spreads, random.Random(0))
-        model.set_next(packed(net.next), NEXT_PORT, packed(net.hop))
-        return model
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class Gene(NamedTuple):
-    """What decides about one step; each from 0 to 255."""
-
-    kind: int
-    who: int
-    port: int
-    flags: int
-    size: int
-    text: int
-    ttl: int
-    header: int
-    fragment: int
-    padding: int
-    tag: int
-    link: int
-    oddity: int
-    at: int
-    value: int
-    more: int
-
-
-class Drawn(NamedTuple):
-    """A sequence as hypothesis draws it."""
-
-    mixture: int
-    genes: list[bytes]
-
-
-def sequences() -> st.SearchStrategy[Drawn]:
-    """Sequences of up to 40 steps."""
-    gene = st.binary(min_size=len(Gene._fields), max_size=len(Gene._fields))
-    genes = st.lists(gene, min_size=30, max_size=40)
-    return st.builds(Drawn, st.integers(0, len(MIXTURES) - 1), genes)
-
-
-def table(**weights: int) -> tuple[str, ...]:
-    """A choice for each value of an octet; what is named first also takes what is left over."""
-    rest = [name for name, weight in list(weights.items())[1:] for _ in range(weight)]
-    first = next(iter(weights))
-    return (*[first] * (256 - len(rest)), *rest)
-
-
-MIXTURES = (
-    table(
-        nothing=8,
-        open=46,
-        forward=60,
-        back=70,
-        error=36,
-        stray=10,
-        noise=3,
-        age=12,
-        next=8,
-        collect=3,
-    ),
-    table(
-        nothing=8,
-        open=160,
-        forward=20,
-        back=30,
-        error=6,
-        stray=6,
-        noise=1,
-        age=16,
-        next=6,
-        collect=4,
-    ),
-    table(
-        nothing=8,
-        open=30,
-        forward=30,
-        back=30,
-        error=130,
-        stray=10,
-        noise=2,
-        age=8,
-        next=4,
-        collect=2,
-    ),
+from tests.datapath.worlds import (
+    LONGEST,
+    OWN,
+    Step,
+    World,
+    packed,
 )
-FLAGS = table(A=0, PA=50, S=24, FA=50, RA=14, R=6, F=5, SA=40, FPU=2, SF=2, SR=2, SEC=4, none=2)
-LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": 128}
-BITS = tuple(sum(LETTERS.get(letter, 0) for letter in name) for name in FLAGS)
-OPENING_BITS = tuple(
-    {"S": SYN, "SEC": SYN | ECE | 128, "SP": SYN | PSH, "SA": SYN | ACK}[name]
-    for name in table(S=0, SEC=10, SP=8, SA=3)
-)
-SIZES = (0, 0, 1, 2, 3, 8, 24, 100, 101, 512)
-TTLS = tuple(int(name[1:]) for name in table(t64=0, t255=20, t2=12, t1=5, t0=3, t128=20))
-TEXT = random.Random(1).randbytes(LONGEST + 256)
-ODDITIES = table(
-    none=0,
-    zero_checksum=6,
-    checksum_to_zero=8,
-    wrong_checksum=8,
-    ones_checksum=3,
-    flip=14,
-    set=8,
-    truncate=6,
-    length=5,
-    group=2,
-)
-ADDRESSES = table(client=0, neighbour=64, silent=34, far=44, behind=36, nowhere=4, hop=2, next=8)
-AGES = (2, 10, 29, 31, 59, 61, 64, 66, 100, 179, 181, 239, 241, 3600, 7439, 7441)
 
 
 class Writer:
@@ -512,68 +323,3 @@ class Writer:
             header = bytes((header[0] & 0xF4,)) + header[1:]
         room = (len(upper), 8, 20, 28, 19, 16, 18, 12, 7, 21)[gene.size % 10]
         return header + upper[:room]
-
-
-OPTIONS = (b"", b"\x01\x01\x01\x01", TEXT[:12], TEXT[:40])
-
-
-def set_next(model: Model, step: Next) -> None:
-    """Give a model the settings that a step gives the program."""
-    model.set_next(packed(step.address), step.port, packed(step.out))
-
-
-def ip4(gene: Gene, protocol: int, ends: Ends, fragment: int, ttl: int, options: bytes) -> bytes:
-    """An IPv4 header without its length and checksum."""
-    first = 0x45 + len(options) // 4
-    head = struct.pack("!BBHHHBBH", first, gene.header, 0, gene.text, fragment, ttl, protocol, 0)
-    return head + ends.source + ends.destination + options
-
-
-def segment(
-    protocol: int, ends: Ends, bits: int, number: int, rest: bytes, offset: int = 5
-) -> bytes:
-    """TCP, or UDP, with a checksum of 0; `rest` may begin with TCP options."""
-    ports = struct.pack("!HH", ends.source_port, ends.destination_port)
-    if protocol == UDP:
-        return ports + struct.pack("!HH", 8 + len(rest), 0) + rest
-    return ports + struct.pack("!IIBBHHH", number << 16, 1, offset << 4, bits, 65535, 0, 0) + rest
-
-
-def transport_checksum(protocol: int, ends: Ends, upper: bytes) -> int:
-    """The checksum of a segment in which it is still 0."""
-    total = checksum(pseudo_header(ends.source + ends.destination, len(upper), protocol), upper)
-    return 0xFFFF if protocol == UDP and total == 0 else total
-
-
-def _sum(ends: Ends) -> int:
-    addresses = int.from_bytes(ends.source + ends.destination, "big")
-    return addresses + ends.source_port + ends.destination_port
-
-
-def to_zero(comes: Ends, leaves: Ends) -> int:
-    """A checksum, right or wrong, that becomes 0 when the ends are rewritten."""
-    return fold((_sum(leaves) - _sum(comes)) % 0xFFFF) or 0xFFFF
-
-
-def damaged(gene: Gene, frame: bytes) -> bytes:
-    """Change octets, cut or lengthen."""
-    oddity = ODDITIES[gene.oddity]
-    if oddity == "group":
-        return b"\x01\x00\x5e\x00\x00\x01" + frame[6:]
-    if oddity in ("flip", "set"):
-        # Mostly in the headers.
-        at = (gene.at if gene.at < 128 else gene.at - 128) % len(frame)
-        if gene.more > 240:
-            at = (gene.at << 3 | gene.value & 7) % len(frame)
-        value = frame[at] ^ 1 << gene.value % 8 if oddity == "flip" else gene.value
-        return frame[:at] + bytes((value,)) + frame[at + 1 :]
-    if oddity == "truncate":
-        cut = gene.at % 80 if gene.value < 200 else gene.at
-        return frame[: max(14, (len(frame) - cut) if gene.value % 2 else 14 + cut)]
-    if oddity == "length":
-        # That of the IP packet, where it has a tag or not.
-        at = (16, 18, 20, 22)[gene.value % 4]
-        if at + 2 <= len(frame):
-            length = int.from_bytes(frame[at : at + 2], "big") + (gene.at - 128) // 4
-            return frame[:at] + (length & 0xFFFF).to_bytes(2, "big") + frame[at + 2 :]
-    return frame

@@ -15,8 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 
 from tests.datapath.conftest import Age, Arrive, Collect, Fed, Feed, Next
-from tests.datapath.model import Outcome, Undetermined
-from tests.datapath.packets import Drawn, Step, World, Writer, sequences, set_next
+from tests.datapath.frames_drawn import set_next
+from tests.datapath.genes import Drawn, sequences
+from tests.datapath.packets import Writer
+from tests.datapath.speech import Outcome, Undetermined
+from tests.datapath.worlds import Step, World
 
 PACKETS = 204_000  # in a test run; always the same ones
 SECONDS = float(os.environ.get("HOPBENCH_FUZZ_SECONDS", "0"))  # or for so long, others each time

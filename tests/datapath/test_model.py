@@ -24,8 +24,8 @@ from tests.datapath.conftest import (
     REDIRECT,
     TX,
 )
-from tests.datapath.model import Outcome, checksum, fold
-from tests.datapath.packets import World, packed
+from tests.datapath.speech import Outcome, checksum, fold
+from tests.datapath.worlds import World, packed
 
 PORT = 20000  # in the range
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
