@@ -185,6 +185,13 @@ def one_line(journey: Journey, names: Sequence[str]) -> str:
     return " ".join(words)
 
 
+def _time_ns(event: Event, first: Event) -> int:
+    """Return when a hop saw a packet: hops of one machine go by its one monotonic clock."""
+    if event.boot_id == first.boot_id:
+        return first.realtime_ns + event.ns - first.ns
+    return event.realtime_ns
+
+
 def as_json(journey: Journey, names: Sequence[str]) -> dict[str, Any]:
     """Return a journey as `bench trace --json` prints it."""
     first = journey.events[0]
@@ -200,7 +207,7 @@ def as_json(journey: Journey, names: Sequence[str]) -> dict[str, Any]:
         "hops": [
             {
                 "hop": names[event.hop],
-                "time_ns": event.realtime_ns,
+                "time_ns": _time_ns(event, first),
                 "before": list(event.before),
                 "after": list(event.after),
                 "ttl": event.ttl,
