@@ -25,6 +25,7 @@
 #ifndef HOPBENCH_NAT_H
 #define HOPBENCH_NAT_H
 
+#include "endpoint.h"
 #include "flow.h"
 #include "parse.h"
 
@@ -36,16 +37,6 @@
 /* One for each place, and some that are made before the one they replace is deleted. */
 #define CLAIMS (PLACES + 1024)
 #define NO_PLACE 0xffffffff
-#define EEXIST_ 17 /* asm-generic/errno-base.h */
-
-/* A client endpoint; the protocol tells TCP's from UDP's. */
-struct endpoint {
-	struct addr addr;
-	__be16 port;
-	__u16 udp;
-};
-
-MAP(by_client, HASH, struct endpoint, __u32, NAT_FLOWS, 0);
 
 struct claim {
 	__u32 place;
@@ -53,29 +44,6 @@ struct claim {
 };
 
 MAP(claims, HASH, struct claim, __u8, CLAIMS, 0);
-
-static __always_inline __u32 *endpoint_lookup(const struct endpoint *end)
-{
-	return bpf_map_lookup_elem(map_of(by_client), end);
-}
-
-/* Remember an endpoint away from home; when that fails, it was counted. */
-static __always_inline int endpoint_insert(struct packet *pkt, const struct endpoint *end,
-					   __u32 place)
-{
-	long failed = bpf_map_update_elem(map_of(by_client), end, &place, BPF_NOEXIST);
-
-	if (failed == -EEXIST_)
-		COUNT(pkt, dropped_claim_lost);
-	else if (failed)
-		COUNT(pkt, dropped_table_full);
-	return failed != 0;
-}
-
-static __always_inline void endpoint_delete(const struct endpoint *end)
-{
-	bpf_map_delete_elem(map_of(by_client), end);
-}
 
 /* Never 0, which is the generation of a place that nobody ever had. */
 static __always_inline __u16 generation_after(__u16 generation)
@@ -107,13 +75,6 @@ static __always_inline void place_claimed(struct flow *flow, __u32 place, __u16 
 	flow->generation = generation_after(generation);
 	if (generation)
 		bpf_map_delete_elem(map_of(claims), &last);
-}
-
-static __always_inline struct endpoint endpoint_of(const struct addr *addr, __be16 port, int udp)
-{
-	struct endpoint end = { .addr = *addr, .port = port, .udp = udp };
-
-	return end;
 }
 
 /*
@@ -224,9 +185,12 @@ static __always_inline int endpoint_move(struct packet *pkt, const struct endpoi
 	}
 	if (at_home)
 		at_home->displaced = 1;
-	if (was_away)
-		return bpf_map_update_elem(map_of(by_client), end, &place, BPF_ANY);
-	return endpoint_insert(pkt, end, place);
+	if (!was_away)
+		return endpoint_insert(pkt, end, place);
+	if (!bpf_map_update_elem(map_of(by_client), end, &place, BPF_ANY))
+		return 0;
+	COUNT(pkt, dropped_table_full);
+	return -1;
 }
 
 /*

@@ -101,7 +101,7 @@ class XdpForwarder:
         net.require_free_port(place.data_ip, place.forward_port)
         self.prepare()
         assert self._program is not None
-        constants = self._constants()
+        constants = self._program.constants
         links = {constants.data.link} | ({constants.egress.link} if constants.egress else set())
         try:
             # New flows are refused until the next hop is known.
