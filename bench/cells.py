@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.errors import UsageError
 from bench.hop.config import ATTACH as ATTACHES
+from bench.hop.config import OFFLOADS as OFFLOADS
 from bench.hop.modes import MODES as MODES
 from bench.hop.payloads import SIZES_BYTES
 
@@ -17,6 +18,11 @@ MAX_HOPS = 1000
 MAX_CONCURRENCY = 1000
 MAX_REQUESTS = 1_000_000
 MAX_BLOCKS = 1000
+
+KEY = ("mode", "attach", "offloads", "twin", "hops", "size_bytes", "concurrency")
+"""The columns that name a sample's cell, in the order of `Cell.key`."""
+
+Key = tuple[str, str, str, bool, int, int, int]
 
 _SHOWN = 32
 
@@ -27,7 +33,9 @@ class Cell:
 
     hops: forwarders in the chain, 0 for a mode without hops. attach: one of ATTACHES where the
     mode knows the difference, otherwise empty. concurrency: connections at a time. requests: the
-    total one sample asks for; `transactions` is what that comes to.
+    total one sample asks for, 0 as long as the warm-up is to find it; `transactions` is what that
+    comes to. offloads: one of OFFLOADS. twin: whether this is a cell's second appearance, under
+    another label, to see how far the same thing differs from itself.
     """
 
     mode: str
@@ -36,6 +44,8 @@ class Cell:
     size_bytes: int
     concurrency: int
     requests: int
+    offloads: str = OFFLOADS[0]
+    twin: bool = False
 
     @property
     def repetitions(self) -> int:
@@ -50,24 +60,42 @@ class Cell:
     @property
     def label(self) -> str:
         """The cell's mode as tables name it."""
-        return label(self.mode, self.attach)
+        return label(self.mode, self.attach, self.offloads, self.twin)
 
     @property
-    def key(self) -> tuple[str, str, int, int, int]:
-        """What tells two cells of a sweep apart."""
-        return self.mode, self.attach, self.hops, self.size_bytes, self.concurrency
+    def key(self) -> Key:
+        """What tells two cells of a sweep apart; its parts are named by KEY."""
+        return (
+            self.mode,
+            self.attach,
+            self.offloads,
+            self.twin,
+            self.hops,
+            self.size_bytes,
+            self.concurrency,
+        )
 
 
-def label(mode: str, attach: str) -> str:
-    """Return the word that names a mode in tables and pairs: `xdp`, `xdp/generic`, `nft`."""
-    return f"{mode}/{attach}" if attach not in ("", "native") else mode
+def label(mode: str, attach: str, offloads: str = OFFLOADS[0], twin: bool = False) -> str:
+    """Return the word that names a mode in tables and pairs.
+
+    `nft`, `xdp`, `xdp/generic`, `nft/native-offloads`, `xdp/again` for a twin.
+    """
+    return "/".join(
+        [
+            mode,
+            *([attach] if attach not in ("", "native") else []),
+            *([f"{offloads}-offloads"] if offloads != OFFLOADS[0] else []),
+            *(["again"] if twin else []),
+        ]
+    )
 
 
 def title(name: str) -> str:
-    """Return how a sentence names the mode with this label: `XDP`, `XDP (generic)`, `nft`."""
-    mode, _, attach = name.partition("/")
+    """Return how a sentence names the mode with this label: `XDP`, `nft (native offloads)`."""
+    mode, *how = name.split("/")
     text = MODES[mode].title if mode in MODES else mode
-    return f"{text} ({attach})" if attach else text
+    return f"{text} ({', '.join(how).replace('-', ' ')})" if how else text
 
 
 def parse_modes(values: Iterable[str], where: str = "--mode") -> tuple[str, ...]:
@@ -90,6 +118,15 @@ def parse_attach(text: str, where: str = "--attach") -> tuple[str, ...]:
     for kind in kinds:
         if kind not in ATTACHES:
             raise UsageError(f"{where}: {_shown(kind)} is none of {', '.join(ATTACHES)}")
+    return tuple(dict.fromkeys(kinds))
+
+
+def parse_offloads(text: str, where: str = "--offloads") -> tuple[str, ...]:
+    """Return the offload settings of a comma-separated list. Raises UsageError."""
+    kinds = [word.strip() for word in text.split(",")]
+    for kind in kinds:
+        if kind not in OFFLOADS:
+            raise UsageError(f"{where}: {_shown(kind)} is none of {', '.join(OFFLOADS)}")
     return tuple(dict.fromkeys(kinds))
 
 
@@ -142,8 +179,13 @@ def _bounded(option: str, maximum: int) -> Callable[..., int]:
 
 
 parse_concurrency = _bounded("--concurrency", MAX_CONCURRENCY)
-parse_requests = _bounded("--requests", MAX_REQUESTS)
+_parse_requests = _bounded("--requests", MAX_REQUESTS)
 parse_blocks = _bounded("--blocks", MAX_BLOCKS)
+
+
+def parse_requests(text: str, where: str = "--requests") -> int:
+    """Return a number of requests, or 0 for `auto`. Raises UsageError."""
+    return 0 if text.strip() == "auto" else _parse_requests(text, where)
 
 
 def _hop(text: str, part: str, where: str) -> int:

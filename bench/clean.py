@@ -16,22 +16,27 @@ from bench.fleet import Fleet
 from bench.paths import hop_package
 
 _LIMIT_S = 30.0
+# Agents end first: what a live one has set is not left over.
+_PROGRAMS = ("clean.py", "offload_records.py")
 
 
 def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
-    """End leftover agents on every host of the chain; return how many things were removed.
+    """End leftover agents on every host of the chain, undo what they left; return how much it was.
 
     Raises HostsError with each host that could not be cleaned, after the others were.
     """
-    source = (hop_package() / "clean.py").read_text()
+    programs = [(hop_package() / name).read_text() for name in _PROGRAMS]
     with Fleet(chain.hosts) as fleet:
 
         def ask(host: Host) -> list[str]:
-            output = fleet.run_on(host, "/usr/bin/python3 -B -", source, _LIMIT_S)
-            try:
-                return [str(each) for each in json.loads(output)]
-            except ValueError:
-                raise BenchError("its answer is not JSON", host=host.name) from None
+            removed: list[str] = []
+            for program in programs:
+                output = fleet.run_on(host, "/usr/bin/python3 -B -", program, _LIMIT_S)
+                try:
+                    removed += [str(each) for each in json.loads(output)]
+                except ValueError:
+                    raise BenchError("its answer is not JSON", host=host.name) from None
+            return removed
 
         removed = fleet.for_each(ask, chain.hosts)
     for host, things in removed.items():

@@ -23,6 +23,7 @@ _COMMANDS = {
     "list": ("list_", "list_command"),
     "show": ("show", "show_command"),
     "compare": ("compare", "compare_command"),
+    "diagnose": ("diagnose", "diagnose_command"),
     "trace": ("trace", "trace_command"),
     "datapath": ("datapath", "datapath_command"),
     "clean": ("clean", "clean_command"),

@@ -69,8 +69,9 @@ def examine_nics(host: Host, found: Mapping[str, Any]) -> Iterator[Finding]:
     yield from dict.fromkeys(findings)
 
 
-def _title(name: str, nic: Mapping[str, Any]) -> str:
-    return f"{name} ({nic['driver'] or 'unknown driver'})"
+def title(name: str, nic: Mapping[str, Any]) -> str:
+    """Return a NIC's name and driver: `eth0 (ixgbe)`."""
+    return f"{name} ({nic.get('driver') or 'unknown driver'})"
 
 
 def _link(host: Host, variable: str, name: str, nic: Mapping[str, Any] | None) -> Iterator[Finding]:
@@ -80,11 +81,11 @@ def _link(host: Host, variable: str, name: str, nic: Mapping[str, Any] | None) -
         return
     if variable == "data_nic" and host.data_ip not in nic["addresses"]:
         yield problem(
-            f"{_title(name, nic)} does not have {host.data_ip}",
+            f"{title(name, nic)} does not have {host.data_ip}",
             "correct data_ip, or give the NIC the address",
         )
     if not nic["up"]:
-        yield problem(f"{_title(name, nic)} is down", f"ip link set {name} up")
+        yield problem(f"{title(name, nic)} is down", f"ip link set {name} up")
 
 
 def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[Finding]:
@@ -100,27 +101,23 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
                 f"ethtool -K {name} rxvlan off",
             )
     driver = nic["driver"]
-    title = _title(name, nic)
-    if nic["xdp_mode"]:
-        yield problem(
-            f"{title} already runs XDP program {nic['xdp_program']}",
-            "detach it, or wait for the run that holds it; bench clean removes our own",
-        )
+    called = title(name, nic)
     if host.xdp_attach == "offload" and driver not in OFFLOAD_DRIVERS:
         yield warning(
-            f"{title}: driver is not known to run XDP on the NIC itself",
+            f"{called}: driver is not known to run XDP on the NIC itself",
             "set xdp_attach=native, or use a NIC of the driver nfp",
         )
     if driver in NATIVE_DRIVERS:
-        yield Finding(host.name, "ok", f"{title}: driver is known to run XDP natively")
+        yield Finding(host.name, "ok", f"{called}: driver is known to run XDP natively")
     elif host.xdp_attach == "native":
         yield warning(
-            f"{title}: driver is not known to run XDP natively",
+            f"{called}: driver is not known to run XDP natively",
             "try it, or set xdp_attach=generic",
         )
     if host.xdp_attach == "native" and (nic["mtu"] or 0) > MAX_NATIVE_MTU:
         yield problem(
-            f"MTU {nic['mtu']} on {title}: native XDP without fragments needs a packet in one page",
+            f"MTU {nic['mtu']} on {called}: native XDP without fragments needs a packet in one "
+            "page",
             f"ip link set {name} mtu 1500",
         )
     for offload, short in _RECEIVE_OFFLOADS:
@@ -133,7 +130,7 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
     # virtnet_xdp_set (drivers/net/virtio_net.c) wants a queue to send by for every CPU.
     if driver == "virtio_net" and now is not None and now + cpus > most:
         yield warning(
-            f"{title} has {now} queues of at most {most}, and XDP wants one for each of {cpus} "
+            f"{called} has {now} queues of at most {most}, and XDP wants one for each of {cpus} "
             "CPUs: it will share queues, which is slow",
             f"ethtool -L {name} combined {most - cpus}"
             if most > cpus
@@ -144,12 +141,12 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
 def _forwarding(
     host: Host, name: str, nic: Mapping[str, Any], found: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    title = _title(name, nic)
+    called = title(name, nic)
     problem = partial(Finding, host.name, "problem")
     warning = partial(Finding, host.name, "warning")
     if host.family == 6:
         if nic["forwarding_ipv6"] != "1":
-            yield problem(f"forwarding is off on {title}", "run bench deploy")
+            yield problem(f"forwarding is off on {called}", "run bench deploy")
         elif found["forwarding_ipv6_all"] != "1" and nic["force_forwarding_ipv6"] is None:
             yield warning(
                 "before Linux 6.17 the stack forwards IPv6 for all NICs or for none: nft will not",
@@ -157,13 +154,13 @@ def _forwarding(
                 "advertisements",
             )
         elif found["forwarding_ipv6_all"] != "1" and nic["force_forwarding_ipv6"] != "1":
-            yield problem(f"force_forwarding is off on {title}", "run bench deploy")
+            yield problem(f"force_forwarding is off on {called}", "run bench deploy")
         return
     if nic["forwarding"] != "1":
-        yield problem(f"forwarding is off on {title}", "run bench deploy")
+        yield problem(f"forwarding is off on {called}", "run bench deploy")
     if nic["accept_local"] == "0":
         yield warning(
-            f"accept_local is off on {title}: what XDP hands to the stack while the next hop's "
+            f"accept_local is off on {called}: what XDP hands to the stack while the next hop's "
             "MAC address is not known is dropped",
             "run bench deploy",
         )

@@ -17,6 +17,22 @@ from bench.errors import BenchError
 from bench.fleet import Fleet
 from bench.paths import hop_package
 
+# What runs on a host that has nothing of ours yet, each after those that it imports.
+_MODULES = ("ethtool", "facts_read", "facts_nic", "facts")
+# They find each other as they do in the package.
+_LOADER = """\
+import sys, types
+package = types.ModuleType("hop")
+package.__path__ = []
+sys.modules["hop"] = package
+for name, source in {sources!r}.items():
+    module = types.ModuleType("hop." + name)
+    module.__package__ = "hop"
+    sys.modules["hop." + name] = module
+    setattr(package, name, module)
+    exec(compile(source, name + ".py", "exec"), module.__dict__)
+sys.exit(package.facts.main({nics!r}))
+"""
 _PACKAGES = ("ansible-core", "ansible-runner", "fabric", "paramiko", "pandas", "numpy")
 _FACTS_LIMIT_S = 40.0
 
@@ -50,18 +66,25 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def program(nics: Sequence[str]) -> str:
+    """Return the program that prints a host's facts as JSON, for python3 to read from stdin.
+
+    nics: the data NIC and the egress NIC, empty for none. Their names are in the program, and
+    never pass through a shell.
+    """
+    sources = {name: (hop_package() / f"{name}.py").read_text() for name in _MODULES}
+    return _LOADER.format(sources=sources, nics=list(nics))
+
+
 def of_hosts(fleet: Fleet, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     """Return each host's facts; runs nothing that changes a host. Raises HostsError."""
-    source = (hop_package() / "facts.py").read_text()
 
     def ask(host: Host) -> dict[str, Any]:
-        # The NICs' names go with the program on stdin, never through a shell.
-        text = source.replace("sys.argv[1:]", json.dumps([host.data_nic, host.egress_nic]))
+        text = program([host.data_nic, host.egress_nic])
         output = fleet.run_on(host, "/usr/bin/python3 -B -", text, _FACTS_LIMIT_S)
         try:
-            facts = json.loads(output)
-        except ValueError:
+            return dict(json.loads(output))
+        except (ValueError, TypeError):
             raise BenchError("its facts are not JSON", host=host.name) from None
-        return dict(facts)
 
     return fleet.for_each(ask, hosts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -41,20 +42,27 @@ def make_dirs(path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a file by `text` in one step that survives a crash at any point.
+    """Replace a file by `text`; see `replace_atomic`. What UTF-8 cannot hold becomes an escape."""
 
-    The text goes to a temporary name in the same folder, reaches the disk, takes the file's name,
-    and the folder's entry reaches the disk too. On any failure the file stays as it was and the
-    temporary one is removed. What UTF-8 cannot hold is written as an escape. Raises BenchError.
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(text)
+
+    replace_atomic(path, write)
+
+
+def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Replace a file in one step that survives a crash at any point.
+
+    `write` makes a file of the temporary name it is given, in the same folder. That reaches the
+    disk, takes the file's name, and the folder's entry reaches the disk too. On any failure the
+    file stays as it was and the temporary one is removed. Raises BenchError.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
-            with temporary.open(
-                "w", encoding="utf-8", errors="backslashreplace", newline=""
-            ) as file:
-                file.write(text)
-                file.flush()
+            write(temporary)
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:

@@ -8,15 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import cells
-from bench.cells import MODES
+from bench.cells import MODES, OFFLOADS
 from bench.chain import Chain
 from bench.errors import UsageError
-from bench.sweep import DEFAULT_SWEEP, Sweep, check_hops, cross, limit_hops, load_sweep
+from bench.sweep import (
+    DEFAULT_SWEEP,
+    Sweep,
+    check_hops,
+    cross,
+    limit_hops,
+    load_sweep,
+    with_twins,
+)
 
 # What is measured on the axes that no option names.
 HOPS = (1, 3, 5)
 SIZES = (624, 9984, 159744)
-REQUESTS = 100
+REQUESTS = "auto"
 BLOCKS = 10
 
 
@@ -24,7 +32,8 @@ BLOCKS = 10
 class Request:
     """What to measure, in the words of the command line; None, or no mode, where nothing was said.
 
-    file: a sweep in TOML, instead of everything that names cells.
+    file: a sweep in TOML, instead of everything that names cells. aa: whether a cell of each size
+    and concurrency is measured twice.
     """
 
     modes: tuple[str, ...] = ()
@@ -33,14 +42,16 @@ class Request:
     concurrency: str | None = None
     requests: str | None = None
     attach: str | None = None
+    offloads: str | None = None
     blocks: str | None = None
     seed: int | None = None
     file: Path | None = None
+    aa: bool = True
 
     @property
     def names_cells(self) -> bool:
         """Whether any axis of the sweep was named."""
-        axes = (self.hops, self.sizes, self.concurrency, self.requests, self.attach)
+        axes = (self.hops, self.sizes, self.concurrency, self.requests, self.attach, self.offloads)
         return bool(self.modes) or any(axis is not None for axis in axes)
 
 
@@ -58,7 +69,7 @@ def sweep_of(request: Request) -> Sweep:
         sweep = load_sweep(request.file or DEFAULT_SWEEP, seed)
     if request.blocks is not None:
         sweep = replace(sweep, blocks=cells.parse_blocks(request.blocks))
-    return sweep
+    return with_twins(sweep) if request.aa else sweep
 
 
 def _crossed(ask: Request) -> tuple[cells.Cell, ...]:
@@ -68,7 +79,8 @@ def _crossed(ask: Request) -> tuple[cells.Cell, ...]:
         HOPS if ask.hops is None else cells.parse_hops(ask.hops),
         SIZES if ask.sizes is None else cells.parse_sizes(ask.sizes),
         (1,) if ask.concurrency is None else cells.parse_concurrencies(ask.concurrency),
-        REQUESTS if ask.requests is None else cells.parse_requests(ask.requests),
+        cells.parse_requests(REQUESTS if ask.requests is None else ask.requests),
+        OFFLOADS[:1] if ask.offloads is None else cells.parse_offloads(ask.offloads),
     )
 
 
@@ -82,6 +94,10 @@ def fit(sweep: Sweep, request: Request, chain: Chain) -> tuple[Sweep, tuple[str,
     if request.file is None and request.hops is None:
         sweep, note = limit_hops(sweep, len(chain.hops))
         notes = (note,) if note else ()
+        if note and request.aa:
+            # Without any hop, twins went with the modes that have hops.
+            alone = tuple(cell for cell in sweep.cells if not cell.twin)
+            sweep = with_twins(replace(sweep, cells=alone))
     check_hops(sweep, len(chain.hops), chain.inventory)
     if request.file is None and request.attach is None:
         sweep = _with_attach_of(chain, sweep)

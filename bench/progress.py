@@ -53,6 +53,12 @@ class RunProgress:
         self._live.start()
         self._task = self._live.add_task("measuring", total=total, left="")
 
+    def extend(self, more: int) -> None:
+        """Count so many samples more."""
+        self._total += more
+        if self._live is not None:
+            self._live.update(self._task, total=self._total)
+
     def sample(self, done: int, text: str, left_s: float | None) -> None:
         """Report a finished sample. left_s: estimated time to the end, or None."""
         left = _duration(left_s)

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run directory as it is written: run.json, samples.csv and siege's own words below raw/."""
+"""The run directory as it is written: words, columns and records."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -16,12 +11,10 @@ from typing import Any, Literal
 
 from bench.cells import Cell
 from bench.chain import Chain, Host
-from bench.errors import BenchError
-from bench.files import make_dirs, unwritable, write_atomic
 from bench.siege import SiegeReport
-from bench.sweep import Sweep, order
+from bench.sweep import Sweep
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.csv"
 SIEGE_FOLDER = Path("raw", "siege")
@@ -36,11 +29,15 @@ COLUMNS: Mapping[str, str] = {
     "position": "whole",
     "mode": "text",
     "attach": "text",
+    "offloads": "text",
+    "twin": "flag",
+    "warmup": "flag",
     "hops": "whole",
     "size_bytes": "whole",
     "concurrency": "whole",
     "requests": "whole",
     "started_at": "text",
+    "wall_s": "figure",
     "elapsed_s": "figure",
     "transactions": "count",
     "availability_percent": "figure",
@@ -53,11 +50,13 @@ COLUMNS: Mapping[str, str] = {
     "failed": "count",
     "longest_s": "figure",
     "shortest_s": "figure",
+    "timed": "count",
+    "lost": "count",
     "valid": "flag",
     "invalid_reason": "text",
 }
-"""Columns of samples.csv in order: text, whole numbers, siege's counts and figures (empty where
-siege left no report), and a flag, `true` or `false`."""
+"""Columns of samples.csv in order: text, whole numbers, counts and figures (empty where there is
+none, as siege's are when it left no report), and flags, `true` or `false`."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,17 @@ class RunMeta:
     """What is known of a run before its first sample.
 
     versions: tool → version. git_commit: of hopbench's own checkout, None outside one. chain:
-    `describe_chain`. host_facts: host → facts, or whatever the collector of facts returns.
+    `describe_chain`. aa: whether cells are measured twice for an A/A comparison. until_ci: what
+    decides how many blocks there are, None for a fixed number.
     """
 
     sweep: Sweep
     versions: Mapping[str, str] = field(default_factory=dict)
     git_commit: str | None = None
     chain: Mapping[str, Any] = field(default_factory=dict)
-    host_facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    aa: bool = False
+    until_ci: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ class Timing:
 class Sample:
     """One siege invocation.
 
-    block and position count from 1. report: None when siege left none that can be read.
-    invalid_reason: empty for a valid sample.
+    block and position count from 1; block 0 is the warm-up. report: None when siege left none
+    that can be read. invalid_reason: empty for a valid sample. wall_s: how long siege ran. timed,
+    lost: connections that the connection timer saw and that it had no room for, None without it.
     """
 
     cell: Cell
@@ -103,6 +105,14 @@ class Sample:
     started_at: datetime
     report: SiegeReport | None
     invalid_reason: str = ""
+    wall_s: float | None = None
+    timed: int | None = None
+    lost: int | None = None
+
+    @property
+    def warmup(self) -> bool:
+        """Whether the sample only warmed the way up, and is in no statistics."""
+        return self.block == 0
 
     @property
     def id(self) -> str:
@@ -125,89 +135,15 @@ class Sample:
             "position": self.position,
             "requests": self.cell.transactions,
             "started_at": iso_utc(self.started_at),
-            "valid": "true" if self.valid else "false",
+            "wall_s": self.wall_s,
+            "timed": self.timed,
+            "lost": self.lost,
+            "twin": _flag(self.cell.twin),
+            "warmup": _flag(self.warmup),
+            "valid": _flag(self.valid),
             "invalid_reason": " ".join(reason.split()),
         }
-        return [str(values.get(column, "")) for column in COLUMNS]
-
-
-class RunWriter:
-    """One run directory while it is being made.
-
-    Every file is replaced whole, so that whatever happens, what is on the disk can be read. Each
-    method raises BenchError when the file system objects; what was written before stays.
-    """
-
-    def __init__(self, path: Path, document: dict[str, Any]) -> None:
-        self.path = path
-        self._document = document
-        self._samples: dict[str, list[str]] = {}
-
-    @classmethod
-    def create(cls, output_dir: Path, meta: RunMeta, *, now: datetime | None = None) -> RunWriter:
-        """Make a new run directory below `output_dir`, with status `running` and no sample."""
-        started = now or datetime.now(UTC)
-        make_dirs(output_dir)
-        path = _new_folder(output_dir, started)
-        try:
-            writer = cls(path, _document(path.name, meta, started))
-            make_dirs(path / SIEGE_FOLDER)
-            writer._write_samples(writer._samples)
-            writer._write_document(writer._document)
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-        return writer
-
-    @property
-    def run_id(self) -> str:
-        """The run's name, which is also its directory's."""
-        return self.path.name
-
-    def add_sample(self, sample: Sample, raw: str) -> None:
-        """Add a sample and what siege printed for it. A sample of the same id is replaced."""
-        write_atomic(self.path / SIEGE_FOLDER / f"{sample.id}.json", raw)
-        samples = {**self._samples, sample.id: sample.row()}
-        self._write_samples(samples)
-        self._samples = samples
-
-    def add_log(self, host: str, text: str) -> None:
-        """Keep what was said with a host's agent, as raw/agents/HOST.log."""
-        make_dirs(self.path / AGENTS_FOLDER)
-        write_atomic(self.path / AGENTS_FOLDER / f"{host}.log", text)
-
-    def finish(
-        self,
-        status: Status,
-        *,
-        timing: Timing | None = None,
-        notes: tuple[str, ...] = (),
-        host_facts: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
-    ) -> None:
-        """Record how the run ended. notes are added; host_facts replaces those of the start."""
-        document = {
-            **self._document,
-            "status": status,
-            "ended_at": iso_utc(now or datetime.now(UTC)),
-            "timing": asdict(timing or Timing()),
-            "notes": [*self._document["notes"], *notes],
-        }
-        if host_facts is not None:
-            document["host_facts"] = dict(host_facts)
-        self._write_document(document)
-        self._document = document
-
-    def _write_document(self, document: Mapping[str, Any]) -> None:
-        text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(self.path / RUN_FILE, text + "\n")
-
-    def _write_samples(self, samples: Mapping[str, list[str]]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(samples.values())
-        write_atomic(self.path / SAMPLES_FILE, text.getvalue())
+        return ["" if (value := values.get(name)) is None else str(value) for name in COLUMNS]
 
 
 def iso_utc(moment: datetime) -> str:
@@ -242,38 +178,5 @@ def describe_chain(chain: Chain) -> dict[str, Any]:
     }
 
 
-def _document(run_id: str, meta: RunMeta, started: datetime) -> dict[str, Any]:
-    sweep = meta.sweep
-    place = {cell: index for index, cell in enumerate(sweep.cells)}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": run_id,
-        "status": "running",
-        "started_at": iso_utc(started),
-        "ended_at": None,
-        "timing": asdict(Timing()),
-        "notes": list(meta.notes),
-        "versions": dict(meta.versions),
-        "git_commit": meta.git_commit,
-        "seed": sweep.seed,
-        "sweep": {"blocks": sweep.blocks, "cells": [asdict(cell) for cell in sweep.cells]},
-        "order": [
-            [place[cell] for cell in order(sweep, block)] for block in range(1, sweep.blocks + 1)
-        ],
-        "chain": dict(meta.chain),
-        "host_facts": dict(meta.host_facts),
-    }
-
-
-def _new_folder(output_dir: Path, started: datetime) -> Path:
-    stamp = started.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
-    for _ in range(100):
-        path = output_dir / f"{stamp}-{secrets.token_hex(2)}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise unwritable(path, error) from error
-        return path
-    raise BenchError(f"no free name for a run in {output_dir}", remedy="try again in a second")
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

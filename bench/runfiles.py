@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.cells import Cell
+from bench.cells import KEY, OFFLOADS, Cell
 from bench.errors import BenchError
 from bench.results import COLUMNS, RUN_FILE, SAMPLES_FILE, SCHEMA_VERSION, STATUSES
 
@@ -33,12 +33,32 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "order": (list,),
     "chain": (dict,),
     "host_facts": (dict,),
+    "host_facts_after": (dict,),
+    "aa": (bool,),
+    "until_ci": (dict, type(None)),
+    "findings": (list,),
+    "changes": (list,),
 }
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
-KEY = ("mode", "attach", "hops", "size_bytes", "concurrency")
-"""The columns that name a sample's cell, in the order of `Cell.key`."""
+# Schema 1 had neither these values of run.json and of a cell, nor these columns.
+_SINCE_2: dict[str, Any] = {
+    "aa": False,
+    "until_ci": None,
+    "findings": [],
+    "host_facts_after": {},
+    "changes": [],
+}
+_CELL_SINCE_2 = {"offloads": OFFLOADS[0], "twin": False}
+_COLUMNS_SINCE_2 = {
+    "offloads": OFFLOADS[0],
+    "twin": "false",
+    "warmup": "false",
+    "wall_s": "",
+    "timed": "",
+    "lost": "",
+}
 
 Row = dict[str, Any]
 
@@ -74,6 +94,8 @@ def read_meta(path: Path) -> dict[str, Any]:
             remedy="upgrade hopbench",
         )
     try:
+        if version == 1:
+            meta = _from_schema_1(meta)
         _check(meta)
     except ValueError as error:
         raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
@@ -86,8 +108,7 @@ def read_rows(path: Path) -> list[Row]:
     missing = BenchError(f"{path} has no {SAMPLES_FILE}", remedy=_DAMAGED)
     try:
         lines = list(csv.reader(_text(file, missing).splitlines(), strict=True))
-        if not lines or lines[0] != list(COLUMNS):
-            raise ValueError("its columns are not those of this schema")
+        lines = _with_columns(lines)
         rows = [_row(number, line) for number, line in enumerate(lines[1:], start=1)]
         if len({row["sample"] for row in rows}) < len(rows):
             raise ValueError("a sample appears twice")
@@ -114,9 +135,37 @@ def _text(file: Path, missing: BenchError) -> str:
         raise BenchError(f"cannot read {file}: {error.strerror}") from error
 
 
+def _from_schema_1(meta: Row) -> Row:
+    meta = {**_SINCE_2, **meta}
+    sweep = meta.get("sweep")
+    if isinstance(sweep, dict) and isinstance(sweep.get("cells"), list):
+        cells = [
+            {**_CELL_SINCE_2, **cell} if isinstance(cell, dict) else cell for cell in sweep["cells"]
+        ]
+        meta["sweep"] = {**sweep, "cells": cells}
+    return meta
+
+
+def _with_columns(lines: list[list[str]]) -> list[list[str]]:
+    """Return the lines of samples.csv with the columns of this schema."""
+    names = lines[0] if lines else []
+    if names == list(COLUMNS):
+        return lines
+    if names != [name for name in COLUMNS if name not in _COLUMNS_SINCE_2]:
+        raise ValueError("its columns are not those of this schema")
+    for number, line in enumerate(lines[1:], start=1):
+        _check_length(number, line, names)
+    rows = [dict(zip(names, line, strict=True)) for line in lines[1:]]
+    return [
+        list(COLUMNS),
+        *([{**_COLUMNS_SINCE_2, **row}[name] for name in COLUMNS] for row in rows),
+    ]
+
+
 def _check(meta: Row) -> None:
     for key, types in _TYPES.items():
-        if key not in meta or not isinstance(meta[key], types) or isinstance(meta[key], bool):
+        value = meta.get(key, ...)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{key} is missing or of the wrong kind")
     if meta["status"] not in STATUSES:
         raise ValueError("its status is unknown")
@@ -124,9 +173,13 @@ def _check(meta: Row) -> None:
         raise ValueError("started_at is not a time")
     if not all(isinstance(note, str) for note in meta["notes"]):
         raise ValueError("notes must be texts")
-    for value in meta["timing"].values():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError("timing must be numbers")
+    if not all(value is None or _is_number(value) for value in meta["timing"].values()):
+        raise ValueError("timing must be numbers")
+    until_ci = meta["until_ci"]
+    if until_ci is not None and not all(
+        _is_number(until_ci.get(name)) for name in ("half_width", "limit_s")
+    ):
+        raise ValueError("until_ci must be numbers")
     cells, blocks = meta["sweep"].get("cells"), meta["sweep"].get("blocks")
     if not isinstance(cells, list) or not all(_is_cell(cell) for cell in cells):
         raise ValueError("sweep.cells are not cells")
@@ -138,12 +191,16 @@ def _check(meta: Row) -> None:
 
 
 def _is_cell(cell: object) -> bool:
-    names = [field.name for field in fields(Cell)]
-    if not isinstance(cell, dict) or sorted(cell) != sorted(names):
+    if not isinstance(cell, dict) or sorted(cell) != sorted(each.name for each in fields(Cell)):
         return False
-    texts = isinstance(cell["mode"], str) and isinstance(cell["attach"], str)
-    whole = all(_is_whole(cell[name]) and cell[name] >= 0 for name in names[2:])
-    return texts and whole and cell["concurrency"] > 0
+    texts = all(isinstance(cell[name], str) for name in ("mode", "attach", "offloads"))
+    numbers = [cell[name] for name in ("hops", "size_bytes", "concurrency", "requests")]
+    whole = all(_is_whole(number) and number >= 0 for number in numbers)
+    return texts and whole and isinstance(cell["twin"], bool) and cell["concurrency"] > 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: object) -> bool:
@@ -151,8 +208,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _row(number: int, line: Sequence[str]) -> Row:
-    if len(line) != len(COLUMNS):
-        raise ValueError(f"row {number} has {len(line)} fields instead of {len(COLUMNS)}")
+    _check_length(number, line, tuple(COLUMNS))
     row: Row = {}
     for (column, kind), text in zip(COLUMNS.items(), line, strict=True):
         try:
@@ -162,6 +218,11 @@ def _row(number: int, line: Sequence[str]) -> Row:
     if row["valid"] and (row["elapsed_s"] is None or row["transactions"] is None):
         raise ValueError(f"row {number} is a valid sample without siege's report")
     return row
+
+
+def _check_length(number: int, line: Sequence[str], names: Sequence[str]) -> None:
+    if len(line) != len(names):
+        raise ValueError(f"row {number} has {len(line)} fields instead of {len(names)}")
 
 
 def _whole(text: str) -> int:

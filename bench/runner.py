@@ -1,31 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run: verify every way through the chain, then sample cell by cell, block by block."""
+"""A run: verify every way through the chain, warm up, then sample cell by cell, block by block."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import facts
-from bench.cells import Cell
+from bench import connections, facts
+from bench.cells import Cell, Key
 from bench.chain import Chain
 from bench.errors import BenchError
+from bench.fact_changes import changes
+from bench.finding import Finding
+from bench.judging import judge
 from bench.progress import RunProgress
-from bench.results import RunMeta, RunWriter, Sample, Status, Timing, describe_chain
-from bench.session import Forwarding, RawSample, Session, describe, forwarding_of
-from bench.siege import invalid_reason, parse_report
+from bench.rawsample import RawSample
+from bench.readiness import Planned, findings
+from bench.results import RunMeta, Sample, Status, Timing, describe_chain
+from bench.runwriter import RunWriter, describe_sweep
+from bench.session import Forwarding, Session, describe, forwarding_of
+from bench.siege import transferred
 from bench.sweep import Sweep, order
+from bench.untilci import Until
+from bench.warmup import calibrated, warmup_of
 
-# The share of a sample's connections that every hop must have counted.
-_CARRIED = 0.99
-# By how much the packets may differ that client and hops counted: SSH and the like of the client's
-# own, and what was still under way when the counters were read.
-_PACKETS_SHARE, _PACKETS_FEW = 0.02, 20
+Enough = Callable[[Path], bool]
+"""Whether the blocks that a run directory has suffice."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes about it.
+
+    timer: whether the client's kernel times each connection. enough: asked after the sweep's
+    blocks whether another one is needed, None for as many as the sweep has. earlier: what a run
+    that is resumed had used already.
+    """
+
+    timer: bool = True
+    enough: Enough | None = None
+    earlier: Timing = field(default_factory=Timing)
 
 
 @dataclass
@@ -33,64 +51,135 @@ class _Clock:
     """Where the time of a run goes. began: time.monotonic() at the start of the command."""
 
     began: float
+    earlier: Timing
     ready_s: float | None = None
     siege_s: float = 0.0
 
     def timing(self) -> Timing:
-        return Timing(self.ready_s, self.siege_s, time.monotonic() - self.began)
+        return Timing(
+            self.ready_s,
+            self.siege_s + (self.earlier.siege_s or 0.0),
+            time.monotonic() - self.began + (self.earlier.wall_s or 0.0),
+        )
 
 
-def run(
+def begin(
     chain: Chain,
     sweep: Sweep,
     output: Path,
-    progress: RunProgress,
-    *,
-    began: float,
-    notes: tuple[str, ...] = (),
-) -> Path:
-    """Measure a sweep on a deployed chain and return the run's directory.
-
-    Whatever ends it, what was measured is kept, the run says how it ended, and the hosts are as
-    they were. Raises BenchError, also Interrupted.
-    """
+    notes: tuple[str, ...],
+    aa: bool,
+    until: Until | None,
+) -> RunWriter:
+    """Make the directory of a new run below `output`. Raises BenchError."""
     meta = RunMeta(
         sweep=sweep,
         versions=facts.controller_versions(),
         git_commit=facts.git_commit(),
         chain=describe_chain(chain),
         notes=notes,
+        aa=aa,
+        until_ci=until.record() if until else None,
     )
-    writer = RunWriter.create(output, meta)
+    return RunWriter.create(output, meta)
+
+
+def run(
+    chain: Chain,
+    sweep: Sweep,
+    writer: RunWriter,
+    progress: RunProgress,
+    *,
+    began: float,
+    options: Options,
+) -> Path:
+    """Measure what a run directory lacks of a sweep, on a deployed chain; return the directory.
+
+    Whatever ends it, what was measured is kept, the run says how it ended, and the hosts are as
+    they were. Raises BenchError, also Interrupted.
+    """
     progress.phase(f"run {writer.run_id}")
-    clock = _Clock(began)
-    host_facts: dict[str, Any] = {}
+    clock = _Clock(began, options.earlier)
+    record: dict[str, Any] = {}
     status: Status = "failed"
     try:
         hops = max(cell.hops for cell in sweep.cells)
         modes = sorted({cell.mode for cell in sweep.cells})
-        session = Session(chain, hops, modes)
+        session = Session(chain, hops, modes, timer=options.timer)
         with _logged(session, writer), session:
-            host_facts = session.facts()
-            for name, forwarders in session.attach_facts.items():
-                host_facts[name]["forwarders"] = forwarders
-            for forwarding in _forwardings(sweep):
+            before = session.facts()
+            _check(chain, sweep, before, writer, progress)
+            ways = _ways(sweep)
+            session.use_offloads(sweep.cells[0].offloads)
+            for forwarding in ways:
                 session.verify(forwarding)
             clock.ready_s = time.monotonic() - began
             progress.phase(
-                f"every payload verified through {len(_forwardings(sweep))} ways; "
+                f"every payload verified through {len(ways)} ways; "
                 f"ready after {clock.ready_s:.1f} s"
             )
-            _measure(session, sweep, writer, progress, clock)
+            measuring = _Measuring(session, sweep, writer, progress, clock)
+            measuring.warm_up()
+            record["host_facts"] = _with_forwarders(before, session)
+            writer.update(**record)
+            measuring.blocks(options.enough)
+            # What the run itself has set is no change.
+            session.use_offloads("native")
+            after = session.facts()
+            record |= {"host_facts_after": after, "changes": changes(before, after)}
+            for text in record["changes"]:
+                progress.phase(f"changed meanwhile: {text}")
         status = "complete"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        writer.finish(status, timing=clock.timing(), host_facts=host_facts)
+        writer.finish(status, timing=clock.timing(), **record)
         if status != "complete":
-            progress.phase(f"what was measured is in {writer.path}")
+            progress.phase(
+                f"what was measured is in {writer.path}; "
+                f"bench run --resume {writer.run_id} goes on with it"
+            )
     return writer.path
+
+
+def _check(
+    chain: Chain,
+    sweep: Sweep,
+    host_facts: dict[str, Any],
+    writer: RunWriter,
+    progress: RunProgress,
+) -> None:
+    """Write down what of the hosts would spoil figures, and say it."""
+    planned = Planned(
+        requests_total=sweep.blocks * sum(cell.transactions for cell in sweep.cells),
+        most_concurrency=max(cell.concurrency for cell in sweep.cells),
+        modes=tuple(sorted({cell.mode for cell in sweep.cells})),
+        requests_per_s=None,
+    )
+    found = [each for each in findings(chain, host_facts, planned) if each.level != "ok"]
+    for each in found:
+        progress.phase(_finding(each))
+    writer.update(
+        host_facts=host_facts,
+        findings=[
+            {"host": each.host, "level": each.level, "text": each.text, "remedy": each.remedy}
+            for each in found
+        ],
+    )
+
+
+def _finding(found: Finding) -> str:
+    remedy = f" ({found.remedy})" if found.remedy else ""
+    return f"{found.level}: {found.host}: {found.text}{remedy}"
+
+
+def _with_forwarders(host_facts: dict[str, Any], session: Session) -> dict[str, Any]:
+    """Return host facts with what the hosts said of forwarders and offloads when they set them."""
+    said = {name: {"offloads": how} for name, how in session.offload_facts.items()}
+    for name, forwarders in session.attach_facts.items():
+        said.setdefault(name, {})["forwarders"] = forwarders
+    return {name: {**each, **said.get(name, {})} for name, each in host_facts.items()}
 
 
 @contextlib.contextmanager
@@ -105,7 +194,7 @@ def _logged(session: Session, writer: RunWriter) -> Iterator[None]:
                 writer.add_log(host, text)
 
 
-def _forwardings(sweep: Sweep) -> list[Forwarding]:
+def _ways(sweep: Sweep) -> list[Forwarding]:
     """Return every way through the chain that the sweep takes, longest chains first.
 
     The hops stay busy in the same mode from one to the next, so switching is cheap.
@@ -114,88 +203,101 @@ def _forwardings(sweep: Sweep) -> list[Forwarding]:
     return sorted(found, key=lambda each: (each[0], each[1], -each[2]))
 
 
-def _measure(
-    session: Session, sweep: Sweep, writer: RunWriter, progress: RunProgress, clock: _Clock
-) -> None:
-    total = sweep.blocks * len(sweep.cells)
-    progress.start(total)
-    took_s: dict[Cell, float] = {}
-    done = 0
-    for block in range(1, sweep.blocks + 1):
-        cells = order(sweep, block)
+class _Measuring:
+    """The samples of a run that are still to be made."""
+
+    def __init__(
+        self,
+        session: Session,
+        sweep: Sweep,
+        writer: RunWriter,
+        progress: RunProgress,
+        clock: _Clock,
+    ) -> None:
+        self._session = session
+        self._sweep = sweep
+        self._writer = writer
+        self._progress = progress
+        self._clock = clock
+        self._took_s: dict[Key, float] = {}
+
+    def warm_up(self) -> None:
+        """Sample every cell once for nothing but to warm the way up, and to find its requests.
+
+        A run that is resumed is warmed up again: its hosts were doing something else meanwhile.
+        """
+        cells = order(self._sweep, 0)
+        self._progress.phase(f"warming up: {len(cells)} cells")
+        rates: dict[Cell, float | None] = {}
+        done = sum(name.startswith("000-") for name in self._writer.sample_ids)
+        for position, cell in enumerate(cells, start=done + 1):
+            raw = self._sample(warmup_of(cell), 0, position)[0]
+            rates[cell] = connections.rate_per_s(raw.records) if raw.records else None
+            if rates[cell] is None and raw.wall_s:
+                rates[cell] = warmup_of(cell).transactions / raw.wall_s
+        self._sweep = calibrated(self._sweep, rates)
+        self._writer.update(**describe_sweep(self._sweep))
+
+    def blocks(self, enough: Enough | None) -> None:
+        """Make the sweep's blocks, and more of them until that is enough."""
+        self._progress.start(self._missing(range(1, self._sweep.blocks + 1)))
+        done = 0
+        block = 1
+        while block <= self._sweep.blocks:
+            done = self._block(block, done)
+            block += 1
+            if block > self._sweep.blocks and enough and not enough(self._writer.path):
+                self._sweep = replace(self._sweep, blocks=block)
+                self._writer.update(**describe_sweep(self._sweep))
+                self._progress.extend(self._missing([block]))
+
+    def _missing(self, blocks: Sequence[int] | range) -> int:
+        here = self._writer.sample_ids
+        names = (
+            f"{block:03d}-{position:04d}"
+            for block in blocks
+            for position in range(1, len(self._sweep.cells) + 1)
+        )
+        return sum(name not in here for name in names)
+
+    def _block(self, block: int, done: int) -> int:
+        cells = order(self._sweep, block)
         for position, cell in enumerate(cells, start=1):
+            if f"{block:03d}-{position:04d}" in self._writer.sample_ids:
+                continue
             begin = time.monotonic()
-            raw = session.sample(cell)
-            clock.siege_s += raw.wall_s
-            sample = _judge(cell, block, position, raw)
-            writer.add_sample(sample, raw.stdout)
-            took_s[cell] = time.monotonic() - begin
+            _, sample = self._sample(cell, block, position)
+            self._took_s[cell.key] = time.monotonic() - begin
             done += 1
-            left_s = _left_s(took_s, cells[position:], sweep, block)
-            progress.sample(done, _line(block, sweep.blocks, sample), left_s)
+            left_s = _left_s(self._took_s, cells[position:], self._sweep, block)
+            self._progress.sample(done, _line(block, self._sweep.blocks, sample), left_s)
+        return done
+
+    def _sample(self, cell: Cell, block: int, position: int) -> tuple[RawSample, Sample]:
+        raw = self._session.sample(cell)
+        self._clock.siege_s += raw.wall_s
+        sample = judge(cell, block, position, raw)
+        timed = None
+        if raw.records is not None:
+            whole = sample.report is not None and transferred(sample.report, cell)
+            timed = connections.columns(raw.records, cell.size_bytes if whole else None)
+        self._writer.add_sample(sample, raw.stdout, timed, [host.row() for host in raw.hosts])
+        return raw, sample
 
 
-def _judge(cell: Cell, block: int, position: int, raw: RawSample) -> Sample:
-    """Return the sample, valid or with the reason why it is not."""
-    report, reason = None, ""
-    try:
-        report = parse_report(raw.stdout)
-    except BenchError as error:
-        reason = error.one_line()
-    if raw.timed_out:
-        reason = f"siege was cut off after {raw.wall_s:.0f} s"
-    elif report is not None:
-        reason = invalid_reason(report, cell) or _path_reason(cell, raw)
-        if not reason and raw.status:
-            reason = f"siege ended with status {raw.status}"
-    started_at = datetime.fromtimestamp(raw.started_at, UTC)
-    return Sample(cell, block, position, started_at, report, reason)
-
-
-def _path_reason(cell: Cell, raw: RawSample) -> str:
-    """Return why the hops' counters say that the traffic went elsewhere, or nothing.
-
-    nft counts where it makes a new translation, and conntrack may let a port that comes back early
-    use the old one: a few in ten thousand go uncounted. A detour would show as none at all.
-    """
-    for number, flows in enumerate(raw.flows, start=1):
-        if flows < _CARRIED * cell.transactions:
-            return f"hop {number} carried {flows} of {cell.transactions} connections"
-    return _packets_reason(raw)
-
-
-def _packets_reason(raw: RawSample) -> str:
-    """Return where packets got lost or came from, going by the hops that count them, or nothing."""
-    before, sent, back = "the client", raw.segments_sent, None
-    for number, counted in enumerate(raw.counted, start=1):
-        if "forwarded_packets" not in counted:
-            return ""
-        forwarded, returned = counted["forwarded_packets"], counted["returned_packets"]
-        here = f"hop {number}"
-        if not _reconcile(sent, forwarded):
-            return f"{before} sent {sent} packets, {here} forwarded {forwarded}"
-        if back is not None and not _reconcile(returned, back):
-            return f"{here} returned {returned} packets, {before} returned {back}"
-        before, sent, back = here, forwarded, returned
-    return ""
-
-
-def _reconcile(one: int, other: int) -> bool:
-    return abs(one - other) <= _PACKETS_FEW + _PACKETS_SHARE * max(one, other)
-
-
-def _left_s(took_s: dict[Cell, float], rest: list[Cell], sweep: Sweep, block: int) -> float:
+def _left_s(took_s: Mapping[Key, float], rest: Sequence[Cell], sweep: Sweep, block: int) -> float:
     """Estimate the time to the end: cells take as long as before, unknown ones the mean."""
     mean_s = sum(took_s.values()) / len(took_s)
-    this_block = sum(took_s.get(cell, mean_s) for cell in rest)
-    a_block = sum(took_s.get(cell, mean_s) for cell in sweep.cells)
+    this_block = sum(took_s.get(cell.key, mean_s) for cell in rest)
+    a_block = sum(took_s.get(cell.key, mean_s) for cell in sweep.cells)
     return this_block + a_block * (sweep.blocks - block)
 
 
 def _line(block: int, blocks: int, sample: Sample) -> str:
     cell = sample.cell
+    again = ", again" if cell.twin else ""
     where = (
-        f"block {block}/{blocks} {describe(forwarding_of(cell))}, "
+        f"block {block}/{blocks} {describe(forwarding_of(cell))}{again}, "
         f"{cell.size_bytes} B, c={cell.concurrency}"
     )
     if not sample.valid or sample.report is None:

@@ -61,7 +61,11 @@ class RunReader:
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One line of the list of runs. problem: why it cannot be read, otherwise empty."""
+    """One line of the list of runs.
+
+    samples, invalid: how many there are of the sweep, warm-ups being none of it. problem: why the
+    run cannot be read, otherwise empty.
+    """
 
     run_id: str
     path: Path
@@ -126,6 +130,7 @@ def _entry(path: Path) -> RunEntry:
     except BenchError as error:
         return RunEntry(path.name, path, "broken", problem=error.cause)
     cells = meta["sweep"]["cells"]
+    samples = [row for row in rows if not row["warmup"]]
     return RunEntry(
         run_id=path.name,
         path=path,
@@ -134,6 +139,6 @@ def _entry(path: Path) -> RunEntry:
         modes=tuple(dict.fromkeys(cell["mode"] for cell in cells)),
         cells=len(cells),
         blocks=meta["sweep"]["blocks"],
-        samples=len(rows),
-        invalid=sum(not row["valid"] for row in rows),
+        samples=len(samples),
+        invalid=sum(not row["valid"] for row in samples),
     )

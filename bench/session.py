@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from bench import facts
+from bench import connections, facts
 from bench.cells import MODES, PAYLOAD_SIZES, Cell
 from bench.chain import Chain, Host
+from bench.counters import HostDelta, difference
 from bench.errors import BenchError, HostsError
 from bench.fleet import Agent, Fleet, Message, ask_all, ask_each
 from bench.hop import payloads, version
 from bench.hop.config import NAT_POLICIES
+from bench.rawsample import RawSample
 
 # Compiling takes 0.3 s on a PC and half a minute in an emulated guest, per host side by side.
 PREPARE_LIMIT_S = 150.0
@@ -31,29 +32,6 @@ _LEASE_SLACK_S = 15.0
 
 Forwarding = tuple[str, str, int]
 """(mode, attach, hops): what the hops have to be switched for."""
-
-
-@dataclass(frozen=True)
-class RawSample:
-    """What the client saw of one siege invocation, and what each hop counted meanwhile.
-
-    segments_sent: TCP segments the client sent. counted: what each hop of the cell counted
-    meanwhile, in chain order: `flows_opened` in every mode, packets in those that see each.
-    """
-
-    stdout: str
-    stderr: str
-    status: int
-    timed_out: bool
-    started_at: float
-    wall_s: float
-    segments_sent: int
-    counted: tuple[Mapping[str, int], ...]
-
-    @property
-    def flows(self) -> tuple[int, ...]:
-        """Connections that each hop took part in."""
-        return tuple(each["flows_opened"] for each in self.counted)
 
 
 def forwarding_of(cell: Cell) -> Forwarding:
@@ -72,17 +50,27 @@ class Session:
     """Agents on client, server and the first `hops` hops, from start to orderly end."""
 
     def __init__(
-        self, chain: Chain, hops: int, modes: Sequence[str], *, trace: bool = False
+        self,
+        chain: Chain,
+        hops: int,
+        modes: Sequence[str],
+        *,
+        trace: bool = False,
+        timer: bool = False,
     ) -> None:
         self._chain = chain
         self._trace = trace
+        self._timer = timer
         self._hops = chain.hops[:hops]
         self._modes = [mode for mode in modes if MODES[mode].hops]
         self._fleet = Fleet([chain.client, *self._hops, chain.server])
         self._active: Forwarding = ("direct", "", 0)
         self._agents: list[Agent] = []
+        self._offloads = ""
         # What each hop said when it was switched: {host: {mode: {"attach", "prog_id", …}}}
         self.attach_facts: dict[str, dict[str, Any]] = {hop.name: {} for hop in self._hops}
+        # What each host said of its NICs' offloads: {host: {"equal": {NIC: {…}}}}
+        self.offload_facts: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Session:
         """Connect, start nginx and every agent, prepare the modes. Raises BenchError."""
@@ -107,7 +95,7 @@ class Session:
         roles = {chain.client.name: "load", chain.server.name: "serve"}
         roles |= {hop.name: "forward" for hop in self._hops}
         agents = self._fleet.start_agents(roles)
-        self._client = agents[chain.client.name]
+        self._client, self._server = agents[chain.client.name], agents[chain.server.name]
         self._hop_agents = [agents[hop.name] for hop in self._hops]
         self._agents = list(agents.values())
         places = [(agent, self._place(agent.host)) for agent in agents.values()]
@@ -131,6 +119,8 @@ class Session:
             "data_ip": host.data_ip,
             "lease_s": PREPARE_LIMIT_S + _LEASE_SLACK_S,
         }
+        if host.role == "client" and self._timer:
+            place["timer"] = True
         if host.role == "server":
             place["server_port"] = host.port
         if host.role == "hop":
@@ -169,6 +159,22 @@ class Session:
             }
             self.attach_facts[agent.host.name][f"{mode} {attach}".strip()] = kept
         self._active = forwarding
+
+    def use_offloads(self, how: str) -> None:
+        """Have the data NICs of every host merge and split segments as asked, `equal` or `native`.
+
+        Nothing forwards meanwhile: a driver may stop its queues. Raises HostsError.
+        """
+        if how == self._offloads:
+            return
+        self.switch(("direct", "", 0))
+        self._offloads = ""
+        message = {"op": "offloads", "use": how, "lease_s": PREPARE_LIMIT_S}
+        for agent, answer in zip(
+            self._agents, ask_all(self._agents, message, SWITCH_LIMIT_S), strict=True
+        ):
+            self.offload_facts.setdefault(agent.host.name, {})[how] = answer["offloads"]
+        self._offloads = how
 
     def verify(self, forwarding: Forwarding) -> None:
         """Switch, download every payload once, and check what arrived and what each hop counted.
@@ -249,38 +255,45 @@ class Session:
 
         Counts only grow while the hops are not switched. Renews the hops' lease.
         """
-        return tuple(int(each["flows_opened"]) for each in self._counters(hops, lease_s))
+        answers = ask_all(self._hop_agents[:hops], {"op": "counters", "lease_s": lease_s})
+        return tuple(int(each["counters"]["flows_opened"]) for each in answers)
 
-    def _counters(self, hops: int, lease_s: float) -> list[dict[str, int]]:
-        agents = self._hop_agents[:hops]
-        answers = ask_all(agents, {"op": "counters", "lease_s": lease_s})
-        return [answer["counters"] for answer in answers]
-
-    def sample(self, cell: Cell) -> RawSample:
+    def sample(self, cell: Cell, *, timer: bool | None = None) -> RawSample:
         """Run siege once for a cell. Between the first and the last line of this, no SSH traffic.
 
-        Raises BenchError when the client, the server or a hop is no longer there.
+        timer: whether its connections are timed; None for what the session was made for. Raises
+        BenchError when the client, the server or a hop is no longer there.
         """
         limit_s = sample_limit_s(cell)
         lease_s = limit_s + _LEASE_SLACK_S
+        timed = self._timer if timer is None else timer
         self._renew(lease_s + SWITCH_LIMIT_S)
+        self.use_offloads(cell.offloads)
         self.switch(forwarding_of(cell))
-        before = self._counters(cell.hops, lease_s)
+        counting = [*self._hop_agents[: cell.hops], self._server]
+        look = {"op": "counters", "lease_s": lease_s}
+        before = ask_all(counting, look)
         ip, port = self._chain.entry(cell.hops)
-        answer = self._client.ask(
-            {
-                "op": "siege",
-                "ip": ip,
-                "port": port,
-                "size_bytes": cell.size_bytes,
-                "concurrency": cell.concurrency,
-                "repetitions": cell.repetitions,
-                "limit_s": limit_s,
-                "lease_s": lease_s,
-            },
-            lease_s,
+        siege: dict[str, Any] = {
+            "op": "siege",
+            "ip": ip,
+            "port": port,
+            "size_bytes": cell.size_bytes,
+            "concurrency": cell.concurrency,
+            "repetitions": cell.repetitions,
+            "limit_s": limit_s,
+            "lease_s": lease_s,
+            "timer": timed,
+        }
+        answer = self._client.ask(siege, lease_s)
+        after = ask_all(counting, look)
+        client = HostDelta(
+            self._client.host.name, "client", difference(answer["before"], answer["after"])
         )
-        after = self._counters(cell.hops, lease_s)
+        others = [
+            _delta(agent, then, now)
+            for agent, then, now in zip(counting, before, after, strict=True)
+        ]
         return RawSample(
             stdout=answer["stdout"],
             stderr=answer["stderr"],
@@ -288,12 +301,34 @@ class Session:
             timed_out=answer["timed_out"],
             started_at=answer["started_at"],
             wall_s=answer["wall_s"],
-            segments_sent=answer["segments_sent"],
-            counted=tuple(
-                {name: now[name] - then.get(name, 0) for name in now}
-                for then, now in zip(before, after, strict=True)
-            ),
+            hosts=(client, *others),
+            timed=answer.get("timed"),
+            lost=answer.get("lost"),
+            records=self._records() if timed else None,
         )
+
+    def _records(self) -> bytes:
+        """Fetch what the connection timer saw in the last sample. Raises BenchError."""
+        parts, more = [], True
+        while more:
+            answer = self._client.ask({"op": "connections", "lease_s": PREPARE_LIMIT_S})
+            try:
+                parts.append(connections.unpack(answer["data"]))
+            except ValueError as error:
+                cause = f"the connection timer's records are damaged: {error}"
+                raise BenchError(cause, host=self._client.host.name) from None
+            more = answer["more"]
+        return b"".join(parts)
+
+
+def _delta(agent: Agent, before: Message, after: Message) -> HostDelta:
+    then = before["counters"]
+    return HostDelta(
+        host=agent.host.name,
+        role=agent.host.role,
+        values=difference(before["host"], after["host"]),
+        forwarder={name: now - then.get(name, 0) for name, now in after["counters"].items()},
+    )
 
 
 def _optional(hop: Host) -> dict[str, Any]:

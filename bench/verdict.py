@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from bench.cells import label, title
+from bench.cells import title
+from bench.compare import compare
+from bench.runs import RunReader
 from bench.sentences import (
     NONE,
     Axis,
@@ -20,11 +20,34 @@ from bench.sentences import (
     counted,
     facts,
     figure,
+    interval,
+    noise,
     of_axis,
     sentences,
-    times,
     where,
 )
+from bench.verdict_tables import METRICS, columns, either, family, grids, probability, ratio
+
+_COLUMNS = 110
+_SHOWN = 12
+
+
+def terminal() -> Console:
+    """Return where to print a verdict: without a terminal rich would fold it at 80 columns."""
+    known = os.isatty(1) or "COLUMNS" in os.environ
+    return Console(width=None if known else _COLUMNS)
+
+
+def full(run: RunReader, comparison: Record | None = None) -> Group:
+    """Return the verdict of a run and what its odd numbers come from.
+
+    comparison: what `compare` returns for the run, where it is there already. Raises BenchError
+    when a file of the run is damaged.
+    """
+    from bench.diagnose import diagnose
+
+    verdict = render(run.meta, compare(run) if comparison is None else comparison)
+    return Group(verdict, *(Text(f"Diagnosis: {cause.line()}") for cause in diagnose(run)))
 
 
 def render(run_meta: Record, comparison: Record) -> Group:
@@ -32,59 +55,50 @@ def render(run_meta: Record, comparison: Record) -> Group:
 
     run_meta is run.json, comparison what `bench.compare.compare` returns.
     """
-    parts: list[RenderableType] = []
-    for axis in axes(comparison):
-        parts.append(_response_table(comparison, axis))
-        if axis[1] > 1:
-            parts.append(_rate_table(comparison, axis))
+    wanted = [
+        (axis, metric)
+        for axis in axes(comparison)
+        for metric in ("response_us", "transactions_per_s")[: 1 if axis[1] == 1 else 2]
+    ]
+    parts: list[RenderableType] = [grids(comparison, wanted)]
     parts += [Padding(Text(line), (0, 0, 0, 2)) for line in sentences(comparison)]
     parts.append(Text())
     parts += [Text(line) for line in facts(run_meta, comparison)]
-    parts += [
-        Text(f"Warning: {warning}", style="yellow")
-        for warning in comparison["validity"]["warnings"]
-    ]
+    parts += _warnings(comparison["validity"]["warnings"])
     return Group(*parts)
 
 
 def render_pairs(comparison: Record) -> Group:
-    """Return every pair of modes with its ratio and verdict."""
-    table = _table()
-    for name in ("a", "b"):
-        table.add_column(name)
-    for name in ("hops", "bytes", "connections", "ratio"):
-        table.add_column(name, justify="right")
-    table.add_column("a is")
-    for pair in comparison["pairs"]:
-        where = (str(pair["hops"]), f"{pair['size_bytes']:,}", str(pair["concurrency"]))
-        names = (Text(title(pair["a"])), Text(title(pair["b"])))
-        table.add_row(*names, *where, times(pair["ratio"]), pair["verdict"])
-    return _titled("Pairs: response time of a over that of b", table)
+    """Return what the verdict leaves out: connect times, and every pair with its statistics."""
+    timed = comparison["validity"]["timer"]
+    parts: list[RenderableType] = []
+    if timed:
+        parts.append(grids(comparison, [(axis, "connect_us") for axis in axes(comparison)]))
+    parts += [
+        _family(comparison, axis, metric)
+        for axis in axes(comparison)
+        for metric in METRICS
+        if of_axis(comparison["pairs"], axis, metric)
+    ]
+    return Group(*parts)
 
 
 def render_other(comparison: Record) -> Group:
-    """Return the cells two runs share, side by side."""
+    """Return two runs side by side: shared cells, then what they say of modes and hops."""
     run, other = comparison["run"], comparison["other"]
-    table = _table()
-    table.add_column("mode")
-    for name in ("hops", "bytes", "connections", "run", "other", "ratio"):
-        table.add_column(name, justify="right")
-    table.add_column("run is")
-    for cell in other["cells"]:
-        table.add_row(
-            Text(title(label(cell["mode"], cell["attach"]))),
-            str(cell["hops"]),
-            f"{cell['size_bytes']:,}",
-            str(cell["concurrency"]),
-            figure(cell["run_us"]),
-            figure(cell["other_us"]),
-            times(cell["ratio"]),
-            cell["verdict"],
-        )
     unmatched = other["unmatched"]
-    note = f"{counted(unmatched, 'cell')} are in one of the runs only." if unmatched else ""
-    name = f"Median response time of {run} and of {other['run']}, µs"
-    return Group(_titled(name, table), Text(note))
+    parts: list[RenderableType] = [
+        _other_cells(comparison),
+        Text(f"In one of the runs only: {counted(unmatched, 'cell')}." if unmatched else ""),
+        _costs(comparison),
+        _ratios(comparison),
+    ]
+    for name, validity in ((run, comparison["validity"]), (other["run"], other["validity"])):
+        parts += _warnings([f"{name}: {warning}" for warning in validity["warnings"]])
+    shown = other["warnings"][:_SHOWN]
+    if more := other["warnings"][_SHOWN:]:
+        shown.append(f"{counted(len(more), 'other difference')} (bench compare --json has them)")
+    return Group(*parts, *_warnings(shown))
 
 
 def header(run_meta: Record) -> Text:
@@ -100,63 +114,86 @@ def header(run_meta: Record) -> Text:
     return Text("\n".join(lines))
 
 
-def _response_table(comparison: Record, axis: Axis) -> Group:
-    table = _table()
-    cells = of_axis(comparison["cells"], axis)
-    costs = {
-        label(line["mode"], line["attach"]): line["slope_us"]
-        for line in of_axis(comparison["per_hop"], axis)
-    }
-    hops = _hop_columns(table, cells)
-    if costs:
-        table.add_column("per hop", justify="right")
-    for name, row in _rows(cells).items():
-        values = [
-            figure(row[count]["response_us"]["median"]) if count in row else "" for count in hops
-        ]
-        table.add_row(Text(title(name)), *values, *([figure(costs.get(name), "")] if costs else []))
-    return _titled(f"{where(axis)}: median response time, µs", table)
+def _family(comparison: Record, axis: Axis, metric: str) -> Group:
+    pairs = of_axis(comparison["pairs"], axis, metric)
+    name = f"{where(axis)}: {METRICS[metric]} of a over that of b"
+    tests = counted(sum(pair["p_value"] is not None for pair in pairs), "test")
+    note = f"p corrected for the {tests} of this table (Holm); {noise(comparison, axis, metric)}."
+    return family(pairs, name, note)
 
 
-def _rate_table(comparison: Record, axis: Axis) -> Group:
-    table = _table()
-    cells = of_axis(comparison["cells"], axis)
-    hops = _hop_columns(table, cells)
-    for name, row in _rows(cells).items():
-        values = [
-            _estimate(row[count]["transactions_per_s"]) if count in row else "" for count in hops
-        ]
-        table.add_row(Text(title(name)), *values)
-    return _titled(f"{where(axis)}: transactions/s, median [95 % interval]", table)
+def _other_cells(comparison: Record) -> Group:
+    run, other = comparison["run"], comparison["other"]
+    right = ("hops", "bytes", "conns", "run", "other", "run / other [95 %]", "p", "n")
+    parts: list[RenderableType] = []
+    for metric in dict.fromkeys(cell["metric"] for cell in other["cells"]):
+        table = columns(left=("mode",), right=right, last="run is")
+        for cell in other["cells"]:
+            if cell["metric"] == metric:
+                table.add_row(
+                    Text(title(cell["label"])),
+                    str(cell["hops"]),
+                    f"{cell['size_bytes']:,}",
+                    str(cell["concurrency"]),
+                    figure(cell["run_us"]),
+                    figure(cell["other_us"]),
+                    ratio(cell["ratio"], cell["ci95"]),
+                    probability(cell["p_value"]),
+                    either(cell["n"]),
+                    cell["verdict"],
+                )
+        name = f"Median {METRICS[metric]} of {run} and of {other['run']}, µs"
+        note = "p corrected for all cells of this table (Holm); the runs are not paired."
+        parts += [Text(name, style="bold"), Text(note), table]
+    return Group(*parts)
 
 
-def _table() -> Table:
-    return Table(box=SIMPLE_HEAD)
+def _costs(comparison: Record) -> Group:
+    """Return what a hop costs in both runs."""
+    lines = comparison["other"]["per_hop"]
+    right = ("bytes", "conns", "run", "other")
+    table = columns(left=("mode", "of"), right=right, last="intervals")
+    for line in lines:
+        table.add_row(
+            Text(title(line["label"])),
+            METRICS[line["metric"]],
+            f"{line['size_bytes']:,}",
+            str(line["concurrency"]),
+            *(
+                f"{figure(line[side]['slope_us'])} {interval(line[side]['ci95'])}"
+                for side in ("run", "other")
+            ),
+            {True: "overlap", False: "apart", None: NONE}[line["agree"]],
+        )
+    name = Text("Cost of a hop, µs [95 % interval]", style="bold")
+    return Group(name, table) if lines else Group()
 
 
-def _titled(name: str, table: Table) -> Group:
-    # Not rich's own title, which is wrapped to the width of the table.
-    return Group(Text(name, style="bold"), table)
+def _ratios(comparison: Record) -> Group:
+    """Return how many ratios between modes agree, and those that do not."""
+    pairs = comparison["other"]["pairs"]
+    told = []
+    for metric, words in METRICS.items():
+        agree = [pair["agree"] for pair in pairs if pair["metric"] == metric]
+        if agree:
+            few = agree.count(None)
+            unsure = f" ({few} with too few samples to say)" if few else ""
+            told.append(f"{words} {agree.count(True)} of {len(agree)}{unsure}")
+    if not told:
+        return Group()
+    lines = [f"Ratios between modes that agree (their intervals overlap): {', '.join(told)}."]
+    apart = [pair for pair in pairs if pair["agree"] is False]
+    for pair in apart[:_SHOWN]:
+        at = (pair["size_bytes"], pair["concurrency"])
+        sides = (ratio(pair[side]["ratio"], pair[side]["ci95"]) for side in ("run", "other"))
+        lines.append(
+            f"  {METRICS[pair['metric']]} of {title(pair['a'])} over {title(pair['b'])}, "
+            f"{counted(pair['hops'], 'hop')}, {where(at)}: {' and '.join(sides)}"
+        )
+    if len(apart) > _SHOWN:
+        lines.append(f"  and {len(apart) - _SHOWN} more (bench compare --json has them)")
+    return Group(*map(Text, lines))
 
 
-def _hop_columns(table: Table, cells: Iterable[Record]) -> list[int]:
-    hops = sorted({cell["hops"] for cell in cells})
-    table.add_column("mode")
-    for count in hops:
-        table.add_column(counted(count, "hop"), justify="right")
-    return hops
-
-
-def _rows(cells: Iterable[Record]) -> dict[str, dict[int, Record]]:
-    rows: dict[str, dict[int, Record]] = {}
-    for cell in cells:
-        rows.setdefault(label(cell["mode"], cell["attach"]), {})[cell["hops"]] = cell
-    return rows
-
-
-def _estimate(estimate: Record) -> str:
-    if estimate["median"] is None:
-        return NONE
-    interval = estimate["ci95"]
-    between = f" [{interval[0]:,.0f}, {interval[1]:,.0f}]" if interval else ""
-    return f"{estimate['median']:,.0f}{between}"
+def _warnings(warnings: list[str]) -> list[Text]:
+    return [Text(f"Warning: {warning}", style="yellow") for warning in warnings]

@@ -30,6 +30,7 @@
 #define MAP_NO_KEY(name, kind, entries) _Static_assert(1, "")
 #define map_of(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
 #define PROGRAM
+#define PROGRAM_AT(section)
 
 #else
 
@@ -59,6 +60,7 @@
 	} name SEC(".maps")
 #define map_of(name) ((void *)&name)
 #define PROGRAM SEC("xdp")
+#define PROGRAM_AT(section) SEC(section)
 
 char license_[] SEC("license") = "GPL";
 

@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from bench.compare import compare
 from bench.paths import results_dir
 from bench.runs import RunReader
-from bench.verdict import render, render_other, render_pairs
+from bench.verdict import render, render_other, render_pairs, terminal
 
 
 @click.command("compare")
@@ -32,7 +31,7 @@ def compare_command(run: str, other: str | None, results: Path | None, as_json: 
     if as_json:
         click.echo(json.dumps(comparison, indent=1, allow_nan=False))
         return
-    console = Console()
+    console = terminal()
     if second is not None:
         console.print(render_other(comparison))
     else:

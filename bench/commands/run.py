@@ -8,16 +8,20 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bench import current, paths
+from bench.cells import OFFLOADS
 from bench.chain import Chain
 from bench.commands.options import inventory_option
+from bench.errors import BenchError, UsageError
 from bench.inventory import load
 from bench.plan import BLOCKS, REQUESTS, Request, fit, sweep_of
 from bench.progress import RunProgress
 from bench.sweep import Sweep, order
+from bench.untilci import Until, parse_duration_s, parse_half_width
 
 _MAX_SEED = 2**63 - 1
 
@@ -30,26 +34,36 @@ _MAX_SEED = 2**63 - 1
 @click.option("--hops", help="Hop counts, as 1-5 or 1,3,5.")
 @click.option("--size", "sizes", help="Payload sizes in bytes, with commas.")
 @click.option("--concurrency", help="Connections at a time, with commas.")
-@click.option("--requests", help=f"Requests in one sample, in total [{REQUESTS}].")
+@click.option(
+    "--requests", help=f"Requests in one sample, in total; auto: 0.4 s of them [{REQUESTS}]."
+)
 @click.option("--blocks", help=f"Passes over all cells, each in random order [{BLOCKS}].")
+@click.option(
+    "--until-ci", help="Add blocks until every pair's 95 % interval is within this, as 5%."
+)
+@click.option("--time-limit", help="When to stop adding blocks, as 20m [30m].")
 @click.option("--attach", help="Where XDP runs: native, generic, offload; several with commas.")
+@click.option(
+    "--offloads", help="NICs' segmentation and receive offloads: equal, native, or both [equal]."
+)
+@click.option(
+    "--aa/--no-aa", default=True, help="Measure one mode twice, for the noise floor [yes]."
+)
+@click.option("--timer/--no-timer", default=True, help="Time connections in the kernel [yes].")
 @click.option("--seed", type=click.IntRange(0, _MAX_SEED), help="Seed of the order.")
 @click.option("--sweep", "file", type=click.Path(path_type=Path), help="Sweep from a TOML file.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was interrupted.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of runs [./results].")
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and do nothing.")
 def run_command(
     inventory: str | None,
-    modes: tuple[str, ...],
-    hops: str | None,
-    sizes: str | None,
-    concurrency: str | None,
-    requests: str | None,
-    blocks: str | None,
-    attach: str | None,
-    seed: int | None,
-    file: Path | None,
+    until_ci: str | None,
+    time_limit: str | None,
+    timer: bool,
+    resume: str | None,
     output: Path | None,
     dry_run: bool,
+    **asked: Any,
 ) -> None:
     """Measure modes and hop counts on a chain, sample by sample.
 
@@ -58,7 +72,12 @@ def run_command(
     the default sweep is run: direct, socat, nft and xdp over 1, 3 and 5 hops.
     """
     began = time.monotonic()
-    request = Request(modes, hops, sizes, concurrency, requests, attach, blocks, seed, file)
+    request = Request(**asked)
+    until = _until(until_ci, time_limit)
+    folder = output or paths.results_dir()
+    if resume is not None:
+        _print_verdict(_resume(inventory, resume, folder, request, until, began))
+        return
     sweep = sweep_of(request)
     if dry_run:
         if inventory is not None:
@@ -66,11 +85,60 @@ def run_command(
         _print_plan(sweep)
         return
     with RunProgress() as progress, _chain(inventory, sweep, progress) as chain:
+        from bench.runner import Options, begin, run
+
         sweep, notes = fit(sweep, request, chain)
         for note in notes:
             progress.phase(note)
-        path = _measure(chain, sweep, output or paths.results_dir(), progress, began, notes)
+        writer = begin(chain, sweep, folder, notes, request.aa, until)
+        options = Options(timer, _enough(until, began, progress))
+        path = run(chain, sweep, writer, progress, began=began, options=options)
     _print_verdict(path)
+
+
+def _until(until_ci: str | None, time_limit: str | None) -> Until | None:
+    if until_ci is None:
+        if time_limit is not None:
+            raise UsageError("--time-limit bounds --until-ci: give both")
+        return None
+    half_width = parse_half_width(until_ci)
+    return Until(half_width, parse_duration_s(time_limit)) if time_limit else Until(half_width)
+
+
+def _enough(until: Until | None, began: float, progress: RunProgress) -> Any:
+    from bench.untilci import judge
+
+    return judge(until, began, progress.phase) if until else None
+
+
+def _resume(
+    inventory: str | None,
+    reference: str,
+    folder: Path,
+    request: Request,
+    until: Until | None,
+    began: float,
+) -> Path:
+    """Measure what an interrupted run lacks. Raises BenchError."""
+    from bench.resume import reopen, require_same_chain, with_blocks
+    from bench.runner import Options, run
+
+    if request.names_cells or request.file is not None or request.seed is not None:
+        raise UsageError("--resume goes on with the run's own cells and order: name none")
+    resumed = with_blocks(reopen(reference, folder), request.blocks)
+    if not resumed.lacks and until is None:
+        raise BenchError(
+            f"run {resumed.writer.run_id} lacks no sample",
+            remedy="ask for more with --blocks or --until-ci, or start another run",
+        )
+    until = until or resumed.until
+    with RunProgress() as progress, _chain(inventory, resumed.sweep, progress) as chain:
+        notes = require_same_chain(resumed, chain)
+        for note in notes:
+            progress.phase(note)
+        resumed.begin(notes, until)
+        options = Options(resumed.timer, _enough(until, began, progress), resumed.timing)
+        return run(chain, resumed.sweep, resumed.writer, progress, began=began, options=options)
 
 
 @contextlib.contextmanager
@@ -85,31 +153,23 @@ def _chain(inventory: str | None, sweep: Sweep, progress: RunProgress) -> Iterat
         yield chain
 
 
-def _measure(
-    chain: Chain,
-    sweep: Sweep,
-    output: Path,
-    progress: RunProgress,
-    began: float,
-    notes: tuple[str, ...],
-) -> Path:
-    from bench.runner import run
-
-    return run(chain, sweep, output, progress, began=began, notes=notes)
-
-
 def _print_plan(sweep: Sweep) -> None:
     total = sweep.blocks * len(sweep.cells)
     requests = sweep.blocks * sum(cell.transactions for cell in sweep.cells)
+    known = all(cell.requests for cell in sweep.cells)
     click.echo(
         f"{len(sweep.cells)} cells, {sweep.blocks} blocks, {total} samples, "
-        f"{requests} requests, seed {sweep.seed}; order of block 1:"
+        + (f"{requests} requests, " if known else "")
+        + f"seed {sweep.seed}; order of block 1:"
     )
     for cell in order(sweep, 1):
-        kind = f" ({cell.attach})" if cell.attach else ""
+        how = [each for each in (cell.attach, cell.twin and "again") if each]
+        kind = f" ({', '.join(how)})" if how else ""
+        many = f"{cell.transactions} requests" if cell.requests else "as many requests as fit 0.4 s"
+        offloads = "" if cell.offloads == OFFLOADS[0] else f"{cell.offloads} offloads, "
         click.echo(
             f"  {cell.mode}{kind}, {cell.hops} hops, {cell.size_bytes} B, "
-            f"c={cell.concurrency}, {cell.transactions} requests"
+            f"c={cell.concurrency}, {offloads}{many}"
         )
 
 

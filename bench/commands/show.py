@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from bench.compare import compare
 from bench.paths import results_dir
 from bench.runs import RunReader
-from bench.verdict import header, render
+from bench.validity import findings
+from bench.verdict import full, header, terminal
 
 
 @click.command("show")
@@ -28,7 +28,14 @@ def show_command(run: str, results: Path | None, as_json: bool) -> None:
         summary = {"path": str(reader.path), "run": reader.meta, "summary": comparison}
         click.echo(json.dumps(summary, indent=1, allow_nan=False))
         return
-    console = Console()
-    console.print(header(reader.meta), Text(), render(reader.meta, comparison))
+    console = terminal()
+    console.print(header(reader.meta), Text(), full(reader, comparison))
+    for finding in findings(reader.meta):
+        remedy = f" ({finding['remedy']})" if finding["remedy"] else ""
+        console.print(
+            Text(
+                f"Before the run, {finding['level']}: {finding['host']}: {finding['text']}{remedy}"
+            )
+        )
     for note in reader.meta["notes"]:
         console.print(Text(f"Note: {note}"))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """End what a crashed run could have left on this host. Self-contained: runs without a deploy.
 
-Everything a hopbench agent sets up ends with the agent, so ending agents is what there is to do.
+What a hopbench agent sets up ends with the agent, so ending agents is what there is to do; but for
+offloads, which offload_records.py puts back afterwards.
 Prints a JSON list of what was removed; empty when there was nothing.
 """
 

@@ -56,11 +56,12 @@ def load(
     functions: tuple[str, ...],
     maps: Mapping[str, Map],
     defines: Mapping[str, int],
+    kind: str = "XDP",
 ) -> dict[str, int]:
-    """Make the maps, compile and load XDP functions; return file descriptors by name.
+    """Make the maps, compile and load functions; return file descriptors by name.
 
-    The maps are made here and not by BCC, which rewrites map operations in its main file only, and
-    knows neither flags nor sizes that are chosen at run time.
+    kind: of program, as BCC calls it. The maps are made here and not by BCC, which rewrites map
+    operations in its main file only, and knows neither flags nor sizes that are chosen at run time.
     Raises HopError with the compiler's or verifier's first complaint.
     """
     fds: dict[str, int] = {}
@@ -74,7 +75,12 @@ def load(
             constants[f"MAP_FD_{name}"] = fds[name]
             constants[f"MAP_KEY_{name}"] = each.key
             constants[f"MAP_VALUE_{name}"] = each.value
-        request = {"source": source, "functions": functions, "defines": constants}
+        request = {
+            "source": source,
+            "functions": functions,
+            "kind": kind,
+            "defines": constants,
+        }
         loaded, output = _ask_child(source, request, tuple(fds.values()))
         if len(loaded) != len(functions):
             for fd in loaded:
@@ -163,7 +169,7 @@ def _child() -> None:
             text = (SOURCES / request["source"]).read_text()
         except OSError:
             sys.exit(f"error: {request['source']} is missing; run bench deploy")
-        bpf = BPF(text=text, cflags=flags)
-        fds = [bpf.load_func(name, BPF.XDP).fd for name in request["functions"]]
+        bpf, kind = BPF(text=text, cflags=flags), getattr(BPF, request["kind"])
+        fds = [bpf.load_func(name, kind).fd for name in request["functions"]]
         rights = array.array("i", fds)
         sock.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])

@@ -14,6 +14,10 @@ from .modes import MODES
 
 ATTACH = ("native", "generic", "offload")
 
+# What a NIC does with segments: `equal`, nothing, so that every mode moves MTU-sized packets;
+# `native`, what the operating system has set.
+OFFLOADS = ("equal", "native")
+
 # What a NAT's ports belong to: `affine`, a client's endpoint keeps its port from one connection to
 # the next; `fresh`, it gets another one.
 NAT_POLICIES = ("affine", "fresh")

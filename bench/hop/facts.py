@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a host is: kernel, tools, NIC, XDP. Self-contained, so that it runs before any deploy.
+"""What a host is: kernel, CPUs, clocks, memory, tools, sysctls, NICs. Runs before any deploy.
 
-`python3 facts.py NIC [EGRESS_NIC]` prints one JSON object. A tool or file that is missing is
-recorded as null.
+`main([NIC, EGRESS_NIC])` prints one JSON object. A tool or file that is missing is recorded as
+null. bench/facts.py sends this module and those it imports (facts_*, ethtool) to a host as one
+program: nothing else of this package is there.
 """
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
+import mmap
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 import time
 from typing import Any
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from . import facts_nic
+from . import facts_read as read
+
 # How each tool says its version; the first number-like word of the output is taken.
 _TOOLS = {
     "siege": ["siege", "-R", "/dev/null", "--version"],
@@ -27,57 +30,70 @@ _TOOLS = {
     "nginx": ["nginx", "-v"],
     "ethtool": ["ethtool", "--version"],
     "ip": ["ip", "-Version"],
+    "tc": ["tc", "-Version"],
     "unshare": ["unshare", "--version"],
+    "clang": ["clang", "--version"],
+    "bpftool": ["bpftool", "version"],
 }
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
-_OFFLOADS = (
-    "tx-checksumming",
-    "generic-receive-offload",
-    "large-receive-offload",
-    "rx-gro-hw",
-    "tcp-segmentation-offload",
-    "generic-segmentation-offload",
-    "rx-vlan-offload",
+_LIBRARIES = ("/usr/lib/*", "/usr/lib64", "/usr/local/lib", "/usr/lib")
+_CPU, _CLOCK = "/sys/devices/system/cpu", "/sys/devices/system/clocksource/clocksource0"
+
+# Sysctls that change what is measured; those that a network namespace does not have are null in it.
+_SYSCTLS = (
+    *("kernel.bpf_stats_enabled", "kernel.numa_balancing", "kernel.timer_migration"),
+    *("kernel.nmi_watchdog", "vm.swappiness"),
+    *(
+        f"net.core.{name}"
+        for name in (
+            *("somaxconn", "default_qdisc", "netdev_max_backlog", "netdev_budget"),
+            *("netdev_budget_usecs", "dev_weight", "gro_normal_batch", "busy_poll", "busy_read"),
+            *("rmem_default", "rmem_max", "wmem_default", "wmem_max", "rps_sock_flow_entries"),
+            *("bpf_jit_enable", "bpf_jit_harden", "bpf_jit_limit"),
+        )
+    ),
+    *(
+        f"net.ipv4.{name}"
+        for name in (
+            *("ip_local_port_range", "ip_local_reserved_ports", "ip_early_demux", "ip_forward"),
+            *("tcp_timestamps", "tcp_tw_reuse", "tcp_max_tw_buckets", "tcp_fin_timeout"),
+            *("tcp_max_syn_backlog", "tcp_syncookies", "tcp_abort_on_overflow", "tcp_syn_retries"),
+            *("tcp_syn_linear_timeouts", "tcp_synack_retries", "tcp_congestion_control"),
+            *("tcp_mem", "tcp_rmem", "tcp_wmem", "tcp_window_scaling", "tcp_sack", "tcp_ecn"),
+            *("tcp_fastopen", "tcp_slow_start_after_idle", "tcp_no_metrics_save"),
+            *("tcp_autocorking", "tcp_early_demux", "tcp_mtu_probing", "tcp_limit_output_bytes"),
+            *("tcp_max_orphans", "conf.all.rp_filter", "conf.all.accept_local"),
+        )
+    ),
+    *(
+        f"net.netfilter.nf_conntrack_{name}"
+        for name in (
+            *("max", "buckets", "checksum", "acct", "tcp_be_liberal", "tcp_loose"),
+            *("tcp_timeout_time_wait", "tcp_timeout_established"),
+        )
+    ),
 )
 
 
-def _read(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _run(argv: list[str]) -> str | None:
-    program = shutil.which(argv[0], path=_PATH)
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=10,
-            check=False,
-            # siege writes into HOME even when it is only asked for its version.
-            env={"PATH": _PATH, "LC_ALL": "C", "HOME": "/nonexistent"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace")
+def _version(tool: str, text: str | None) -> str | None:
+    matches = _VERSION.findall(text or "")
+    # siege complains about HOME first; its own version comes after its name.
+    after = re.search(r"(?i)\bsiege (\d[\w.-]*)", text or "") if tool == "siege" else None
+    return after[1] if after else matches[0] if matches else None
 
 
 def _versions() -> dict[str, str | None]:
-    found = {}
-    for tool, argv in _TOOLS.items():
-        text = _run(argv)
-        matches = _VERSION.findall(text or "")
-        # siege complains about HOME first; its own version comes after its name.
-        after = re.search(r"(?i)\bsiege (\d[\w.-]*)", text or "") if tool == "siege" else None
-        found[tool] = after[1] if after else matches[0] if matches else None
-    return found
+    return {tool: _version(tool, read.said(_command(argv))) for tool, argv in _TOOLS.items()}
+
+
+def _command(argv: list[str]) -> list[str]:
+    """Return the command with the newest of the names that Debian gives a tool: clang-22."""
+    name, *rest = argv
+    if name != "clang" or read.program(name):
+        return argv
+    numbered = [path for path in glob.glob("/usr/bin/clang-[0-9]*") if path[-1].isdigit()]
+    found = max(numbered, key=read.by_number, default=name)
+    return [os.path.basename(found), *rest]
 
 
 def _module(name: str) -> str | None:
@@ -85,10 +101,37 @@ def _module(name: str) -> str | None:
     if importlib.util.find_spec(name) is None:
         return None
     if name == "bcc":
-        text = _read("/usr/lib/python3/dist-packages/bcc/version.py") or ""
+        text = read.text("/usr/lib/python3/dist-packages/bcc/version.py") or ""
         match = re.search(r"['\"]([\w.+~-]+)['\"]", text)
         return match[1] if match else "present"
     return "present"
+
+
+def _libraries() -> dict[str, str | None]:
+    """Return the files of BCC and of the LLVM, clang and libbpf that it is linked with."""
+    bcc = next((path for each in _LIBRARIES for path in glob.glob(f"{each}/libbcc.so.0")), None)
+    needs = {"llvm": rb"libLLVM", "clang": rb"libclang(?:-cpp)?", "libbpf": rb"libbpf"}
+    found: dict[str, str | None] = dict.fromkeys(("bcc", *needs, "nftables"))
+    if bcc is not None:
+        folder = os.path.dirname(bcc)
+        found["bcc"] = os.path.basename(os.path.realpath(bcc))
+        for key, pattern in needs.items():
+            soname = _needed(bcc, pattern)
+            # None: built into BCC's own file.
+            found[key] = soname and os.path.basename(os.path.realpath(f"{folder}/{soname}"))
+    for each in _LIBRARIES:
+        found["nftables"] = found["nftables"] or read.newest(f"{each}/libnftables.so.1")
+    return found
+
+
+def _needed(path: str, pattern: bytes) -> str | None:
+    """Return the first name of a library in a file that matches; ELF has them near its start."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            match = re.search(rb"\0(" + pattern + rb"[-\w.]*\.so[\w.]*)\0", content)
+            return match[1].decode() if match else None
+    except (OSError, ValueError):
+        return None
 
 
 def _headers(release: str) -> str | None:
@@ -102,70 +145,120 @@ def _headers(release: str) -> str | None:
     return os.path.realpath(build)
 
 
-def _channels(text: str) -> dict[str, int | None]:
-    """Return what `ethtool -l` says of queues that send and receive: how many, and at most."""
-    found = [int(each) for each in re.findall(r"^Combined:\s*(\d+)", text, re.MULTILINE)]
-    most, now = found if len(found) == 2 else (None, None)
-    return {"combined": now, "combined_max": most}
+def _os_name() -> str | None:
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', read.text("/etc/os-release") or "", re.MULTILINE)
+    return match[1] if match else None
 
 
-def _vlan(link: dict[str, Any]) -> tuple[int | None, str | None]:
-    """Return the tag of a VLAN device and the NIC below it, of what `ip -details -json` says."""
-    info = link.get("linkinfo") or {}
-    if info.get("info_kind") != "vlan":
-        return None, None
-    return (info.get("info_data") or {}).get("id"), link.get("link")
-
-
-def _nic(name: str) -> dict[str, Any] | None:
-    base = f"/sys/class/net/{name}"
-    if not name or not os.path.isdir(base):
-        return None
-    text = _run(["ip", "-json", "-details", "address", "show", "dev", name])
-    try:
-        link = json.loads(text or "[]")[0]
-    except (ValueError, IndexError):
-        link = {}
-    features = dict(
-        line.strip().split(": ", 1)
-        for line in (_run(["ethtool", "-k", name]) or "").splitlines()
-        if ": " in line
+def _cpu_facts() -> dict[str, Any]:
+    """Return the CPUs, what sets their speed, and how deep they sleep."""
+    info = read.text("/proc/cpuinfo") or ""
+    model, microcode = (
+        re.search(rf"^{name}\s*: (.+)$", info, re.MULTILINE) for name in ("model name", "microcode")
     )
-    driver = re.search(r"^driver: (.+)$", _run(["ethtool", "-i", name]) or "", re.MULTILINE)
-    xdp = link.get("xdp") or {}
-    conf, conf6 = (f"/proc/sys/net/{ip}/conf/{name}" for ip in ("ipv4", "ipv6"))
-    vlan_id, lower = _vlan(link)
+    flags = re.search(r"^flags\s*: (.+)$", info, re.MULTILINE)
+    scaling = f"{_CPU}/cpu[0-9]*/cpufreq"
     return {
-        "driver": driver[1] if driver else None,
-        "up": (_read(f"{base}/operstate") or "") in ("up", "unknown"),
-        "mtu": link.get("mtu"),
-        "mac": link.get("address"),
-        "addresses": [each["local"] for each in link.get("addr_info", []) if "local" in each],
-        "rx_queues": len([q for q in os.listdir(f"{base}/queues") if q.startswith("rx-")]),
-        "channels": _channels(_run(["ethtool", "-l", name]) or ""),
-        "offloads": {key: features.get(key, "").split(" ")[0] or None for key in _OFFLOADS},
-        "xdp_mode": {1: "native", 2: "generic", 3: "offload"}.get(int(xdp.get("mode") or 0), ""),
-        "xdp_program": (xdp.get("prog") or {}).get("id"),
-        "forwarding": _read(f"{conf}/forwarding"),
-        "forwarding_ipv6": _read(f"{conf6}/forwarding"),
-        "force_forwarding_ipv6": _read(f"{conf6}/force_forwarding"),
-        "accept_local": _read(f"{conf}/accept_local"),
-        "send_redirects": _read(f"{conf}/send_redirects"),
-        "vlan_id": vlan_id,
-        "lower": lower,
-        # XDP sees a tagged frame on the NIC below: what matters to it is asked there.
-        "lower_nic": _nic(lower) if lower else None,
+        "cpu": model[1] if model else platform.machine(),
+        "cpus": os.cpu_count(),
+        "microcode": microcode[1] if microcode else None,
+        "topology": _topology(),
+        "governor": _each(f"{scaling}/scaling_governor"),
+        "scaling_driver": _each(f"{scaling}/scaling_driver"),
+        "frequency_khz": {
+            "min": _each(f"{scaling}/scaling_min_freq"),
+            "max": _each(f"{scaling}/scaling_max_freq"),
+        },
+        "energy_preference": _each(f"{scaling}/energy_performance_preference"),
+        "turbo": _turbo(
+            read.text(f"{_CPU}/intel_pstate/no_turbo"), read.text(f"{_CPU}/cpufreq/boost")
+        ),
+        "cpuidle": {
+            "driver": read.text(f"{_CPU}/cpuidle/current_driver"),
+            "governor": read.text(f"{_CPU}/cpuidle/current_governor"),
+        },
+        "isolated_cpus": read.text(f"{_CPU}/isolated"),
+        "nohz_full_cpus": read.text(f"{_CPU}/nohz_full"),
+        "vulnerabilities": {
+            os.path.basename(path): text
+            for path, text in read.texts(f"{_CPU}/vulnerabilities/*").items()
+        },
+        "virtualisation": {
+            "hypervisor": "hypervisor" in flags[1].split() if flags else None,
+            "type": read.text("/sys/hypervisor/type"),
+            "vendor": read.text("/sys/class/dmi/id/sys_vendor"),
+            "product": read.text("/sys/class/dmi/id/product_name"),
+        },
     }
 
 
-def _cpu_model() -> str | None:
-    match = re.search(r"^model name\s*: (.+)$", _read("/proc/cpuinfo") or "", re.MULTILINE)
-    return match[1] if match else platform.machine()
+def _topology() -> dict[str, int | None]:
+    """Return how many sockets, cores and threads this host has on line."""
+    cores, threads = set(), 0
+    for path in glob.glob(f"{_CPU}/cpu[0-9]*/topology"):
+        socket, core = (read.text(f"{path}/{name}") for name in ("physical_package_id", "core_id"))
+        cores.add((socket, core))
+        threads += 1
+    nodes = glob.glob("/sys/devices/system/node/node[0-9]*")
+    return {
+        "sockets": len({socket for socket, _ in cores}) or None,
+        "cores": len(cores) or None,
+        "threads": threads or None,
+        "numa_nodes": len(nodes) or None,
+    }
 
 
-def _os_name() -> str | None:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read("/etc/os-release") or "", re.MULTILINE)
-    return match[1] if match else None
+def _each(pattern: str) -> str | None:
+    """Return what files of several CPUs say: once when they agree, each different word if not."""
+    found = {text for text in read.texts(pattern).values() if text}
+    return ", ".join(sorted(found)) or None
+
+
+def _turbo(no_turbo: str | None, boost: str | None) -> bool | None:
+    """Return whether CPUs may run faster than they can for long; None: this host does not say."""
+    if no_turbo in ("0", "1"):
+        return no_turbo == "0"
+    return boost == "1" if boost in ("0", "1") else None
+
+
+def _memory() -> dict[str, Any]:
+    """Return memory and swap in bytes, and what is swapped to."""
+    pairs = re.findall(r"^(\w+):\s+(\d+) kB$", read.text("/proc/meminfo") or "", re.MULTILINE)
+    found = {name: int(value) * 1024 for name, value in pairs}
+    total, free = found.get("SwapTotal"), found.get("SwapFree")
+    return {
+        "memory": {
+            "total_bytes": found.get("MemTotal"),
+            "available_bytes": found.get("MemAvailable"),
+        },
+        "swap": {
+            "total_bytes": total,
+            "used_bytes": None if total is None or free is None else total - free,
+            "devices": [
+                line.split()[0] for line in (read.text("/proc/swaps") or "").splitlines()[1:]
+            ],
+        },
+    }
+
+
+def _sysctls() -> dict[str, str | None]:
+    found = {}
+    for name in _SYSCTLS:
+        text = read.text(f"/proc/sys/{name.replace('.', '/')}")
+        found[name] = None if text is None else " ".join(text.split())
+    return found
+
+
+def _time_wait() -> int | None:
+    match = re.search(r"^TCP: .*\btw (\d+)", read.text("/proc/net/sockstat") or "", re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def _nft_tables(text: str | None) -> list[str] | None:
+    """Return the tables of `nft list tables`, as `ip nat`; None where nft does not say."""
+    if text is None or "Error" in text or "denied" in text:
+        return None
+    return sorted(line.removeprefix("table ") for line in text.splitlines() if line[:6] == "table ")
 
 
 def collect(nic: str, egress_nic: str = "") -> dict[str, Any]:
@@ -173,24 +266,33 @@ def collect(nic: str, egress_nic: str = "") -> dict[str, Any]:
     release = platform.release()
     return {
         "kernel": release,
+        "kernel_build": platform.version(),
+        "architecture": platform.machine(),
+        "cmdline": read.text("/proc/cmdline"),
+        "boot_id": read.text("/proc/sys/kernel/random/boot_id"),
         "os": _os_name(),
-        "cpu": _cpu_model(),
-        "cpus": os.cpu_count(),
+        **_cpu_facts(),
+        **_memory(),
         "uid": os.geteuid(),
         "time": time.time(),
-        "load_1min": float((_read("/proc/loadavg") or "0").split()[0]),
-        "clock_source": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "load_1min": float((read.text("/proc/loadavg") or "0").split()[0]),
+        "clock_source": read.text(f"{_CLOCK}/current_clocksource"),
+        "clock_sources": (read.text(f"{_CLOCK}/available_clocksource") or "").split(),
         "python": platform.python_version(),
         "tools": _versions(),
         "modules": {name: _module(name) for name in ("bcc", "nftables")},
+        "libraries": _libraries(),
         "kernel_headers": _headers(release),
         "bpf": os.path.isdir("/sys/fs/bpf"),
-        "ip_local_port_range": (_read("/proc/sys/net/ipv4/ip_local_port_range") or "").split(),
-        "send_redirects_all": _read("/proc/sys/net/ipv4/conf/all/send_redirects"),
-        "forwarding_ipv6_all": _read("/proc/sys/net/ipv6/conf/all/forwarding"),
-        "nic": _nic(nic),
-        "egress_nic": _nic(egress_nic),
+        "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "nft_tables": _nft_tables(read.said(["nft", "list", "tables"])),
+        "tcp_time_wait": _time_wait(),
+        "sysctls": _sysctls(),
+        "ip_local_port_range": (read.text("/proc/sys/net/ipv4/ip_local_port_range") or "").split(),
+        "send_redirects_all": read.text("/proc/sys/net/ipv4/conf/all/send_redirects"),
+        "forwarding_ipv6_all": read.text("/proc/sys/net/ipv6/conf/all/forwarding"),
+        "nic": facts_nic.collect(nic),
+        "egress_nic": facts_nic.collect(egress_nic),
     }
 
 

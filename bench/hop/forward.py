@@ -10,7 +10,9 @@ from typing import Protocol
 from . import config, version
 from .address import family
 from .errors import HopError
+from .host import HostCounters
 from .modes import MODES
+from .offloads import Offloads
 from .protocol import Message, serve
 
 
@@ -48,6 +50,8 @@ class Agent:
         self._place: config.Place | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._active: str | None = None
+        self._host = HostCounters(())
+        self._offloads: Offloads | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer one line: `place` first, then targets and questions. Raises HopError."""
@@ -57,14 +61,14 @@ class Agent:
         if operation == "configure":
             return self._configure(message)
         if operation == "counters":
-            config.nothing_else(message)
-            return {"event": "counters", "mode": self._active or "direct", **self._counters()}
+            return self._counters(message)
+        if operation == "offloads":
+            return self._use_offloads(message)
         if operation == "trace":
             return self._trace(message)
         if operation == "renew":
             config.nothing_else(message)
-            for forwarder in self._forwarders.values():
-                forwarder.tidy()
+            self._tidy()
             return {"event": "ready"}
         raise HopError("unknown operation")
 
@@ -76,6 +80,8 @@ class Agent:
         self.stop()
         self._place = config.place(message)
         config.nothing_else(message)
+        self._host = HostCounters(self._place.nics)
+        self._offloads = Offloads(self._place.nics)
         self._forwarders = {}
         for mode in prepare:
             if MODES[mode].hops:
@@ -93,17 +99,37 @@ class Agent:
         target = config.target(message)
         if target and self._place and family(target.next_ip) != self._place.family:
             raise HopError(f"next_ip is not an IPv{self._place.family} address, as data_ip is")
-        self.stop()
+        self._end_forwarder()
         if target is None:
             return {"event": "ready", "mode": "direct"}
         facts = self._forwarder(target.mode).start(target)
         self._active = target.mode
         return {"event": "ready", "mode": target.mode, **facts}
 
-    def _counters(self) -> Message:
-        if self._active is None:
-            return {"counters": {}}
-        return {"counters": self._forwarders[self._active].counters()}
+    def _tidy(self) -> None:
+        for forwarder in self._forwarders.values():
+            forwarder.tidy()
+
+    def _counters(self, message: Message) -> Message:
+        """Say what forwarder and host have counted, tidied up before if that is asked for."""
+        tidy = config.truth(message, "tidy")
+        config.nothing_else(message)
+        if tidy:
+            self._tidy()
+        active = self._forwarders.get(self._active or "")
+        return {
+            "event": "counters",
+            "mode": self._active or "direct",
+            "counters": active.counters() if active else {},
+            "host": self._host.snapshot(),
+        }
+
+    def _use_offloads(self, message: Message) -> Message:
+        how = config.choice(message, "use", config.OFFLOADS, "")
+        config.nothing_else(message)
+        if self._offloads is None:
+            raise HopError("the agent was not told its place yet")
+        return {"event": "ready", "offloads": self._offloads.use(how)}
 
     def _trace(self, message: Message) -> Message:
         """Say what to trace, and take what was traced since the last time."""
@@ -124,11 +150,16 @@ class Agent:
             return {"event": "ready"}
         return {"event": "trace", **tracer.events()}
 
-    def stop(self) -> None:
-        """End the active forwarder."""
+    def _end_forwarder(self) -> None:
         for forwarder in self._forwarders.values():
             forwarder.stop()
         self._active = None
+
+    def stop(self) -> None:
+        """End the active forwarder, and put the NICs' offloads back."""
+        self._end_forwarder()
+        if self._offloads is not None:
+            self._offloads.restore()
 
 
 def main(argv: list[str]) -> int:

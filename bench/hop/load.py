@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's agent: runs siege, one sample at a time, and fetches payloads for verification."""
+"""The client's agent: runs siege, times its connections, and fetches payloads for verification."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 from typing import IO
 
-from . import config, net, process, version
+from . import config, process, version
 from .address import endpoint
 from .errors import HopError
+from .host import HostCounters
+from .offloads import Offloads
 from .protocol import Ended, Message, serve
+from .timer import ConnectionTimer
 
 ROOT = Path(__file__).resolve().parent.parent
 RC_FILE = ROOT / "client" / "siegerc"
@@ -24,6 +27,9 @@ RC_FILE = ROOT / "client" / "siegerc"
 HOME = ROOT / "client" / "home"
 FETCH_LIMIT_S = 10.0
 _CHUNK = 1 << 16
+# How often the timer's ring is looked at while siege runs: it holds twenty times what a client
+# can do meanwhile.
+_RELIEVE_S = 1.0
 
 
 class Load:
@@ -31,14 +37,27 @@ class Load:
 
     def __init__(self) -> None:
         self._siege: subprocess.Popen[bytes] | None = None
+        self._timer: ConnectionTimer | None = None
+        self._host = HostCounters(())
+        self._offloads: Offloads | None = None
 
     def handle(self, message: Message) -> Message:
-        """Answer `place`, `siege`, `fetch` and `renew`. Raises HopError."""
+        """Answer `place`, `siege`, `connections`, `offloads`, `fetch` and `renew`.
+
+        Raises HopError.
+        """
         operation = message.pop("op", "")
         if operation == "place":
             return self._place(message)
         if operation == "siege":
             return self._sample(message)
+        if operation == "connections":
+            config.nothing_else(message)
+            if self._timer is None:
+                raise HopError("connections are not timed here")
+            return {"event": "connections", **self._timer.take()}
+        if operation == "offloads":
+            return self._use_offloads(message)
         if operation == "fetch":
             return _fetch(message)
         if operation == "renew":
@@ -48,14 +67,26 @@ class Load:
 
     def _place(self, message: Message) -> Message:
         version.require(message)
-        config.nic(message, "data_nic")
+        nic = config.nic(message, "data_nic")
         config.address(message, "data_ip")
+        timer = config.truth(message, "timer")
         config.nothing_else(message)
         process.tool("siege")
         if not RC_FILE.exists():
             raise HopError("siege's rc file is missing", "run bench deploy")
         HOME.mkdir(mode=0o700, exist_ok=True)
+        self._host = HostCounters((nic,))
+        self._offloads = Offloads((nic,))
+        if timer and self._timer is None:
+            self._timer = ConnectionTimer()
         return {"event": "ready", "pid": os.getpid()}
+
+    def _use_offloads(self, message: Message) -> Message:
+        how = config.choice(message, "use", config.OFFLOADS, "")
+        config.nothing_else(message)
+        if self._offloads is None:
+            raise HopError("the agent was not told its place yet")
+        return {"event": "ready", "offloads": self._offloads.use(how)}
 
     def _sample(self, message: Message) -> Message:
         """Run siege once. What it printed comes back whole; it is parsed by the controller."""
@@ -64,13 +95,15 @@ class Load:
         concurrency = config.number(message, "concurrency", 1, 10000, 0)
         repetitions = config.number(message, "repetitions", 1, 1_000_000, 0)
         limit_s = config.number(message, "limit_s", 1, 3600, 0)
+        timed = config.truth(message, "timer")
         config.nothing_else(message)
+        timer = self._prepare_timer(address, port) if timed else None
         argv = [process.tool("siege"), "-R", str(RC_FILE), "-b"]
         argv += ["-c", str(concurrency), "-r", str(repetitions)]
         argv += [f"http://{endpoint(address, port)}/{size}.bin"]
         # Into files, not pipes: nobody reads while the clock runs.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            sent = net.segments_sent()
+            before = self._host.snapshot()
             started_at = time.time()
             begin = time.monotonic()
             self._siege = process.spawn(
@@ -79,11 +112,11 @@ class Load:
                 stdout=out.fileno(),
                 stderr=err.fileno(),
             )
-            timed_out = not self._wait(limit_s)
+            timed_out = not self._wait(limit_s, timer)
             wall_s = time.monotonic() - begin
-            self.stop()
-            sent = net.segments_sent() - sent
-            return {
+            self._end_siege()
+            after = self._host.snapshot()
+            found: Message = {
                 "event": "sample",
                 "stdout": _text(out),
                 "stderr": _text(err)[-4000:],
@@ -91,31 +124,53 @@ class Load:
                 "timed_out": timed_out,
                 "started_at": started_at,
                 "wall_s": wall_s,
-                "segments_sent": sent,
+                "before": before,
+                "after": after,
             }
+        if timer is not None:
+            found["timed"], found["lost"] = timer.stop()
+        return found
+
+    def _prepare_timer(self, address: str, port: int) -> ConnectionTimer:
+        if self._timer is None:
+            raise HopError("connections are not timed here")
+        self._timer.start(address, port)
+        return self._timer
 
     _status = 0
 
-    def _wait(self, limit_s: float) -> bool:
+    def _wait(self, limit_s: float, timer: ConnectionTimer | None) -> bool:
         """Wait for siege; False when the limit is over. Raises Ended without a controller."""
         assert self._siege is not None
+        until = time.monotonic() + limit_s
         pidfd = os.pidfd_open(self._siege.pid)
         try:
-            # 0 becomes readable at end of file only: the controller has nothing to say now.
-            ready, _, _ = select.select([pidfd, 0], [], [], limit_s)
+            while (left_s := until - time.monotonic()) > 0:
+                pause_s = left_s if timer is None else min(left_s, _RELIEVE_S)
+                # 0 becomes readable at end of file only: the controller has nothing to say now.
+                ready, _, _ = select.select([pidfd, 0], [], [], pause_s)
+                if pidfd in ready:
+                    return True
+                if ready:
+                    raise Ended("the controller left in mid-sample")
+                if timer is not None:
+                    timer.relieve()
         finally:
             os.close(pidfd)
-        if 0 in ready and pidfd not in ready:
-            raise Ended("the controller left in mid-sample")
-        return pidfd in ready
+        return False
 
-    def stop(self) -> None:
-        """End siege."""
+    def _end_siege(self) -> None:
         if self._siege is not None:
             # With stalled connections siege ignores SIGTERM.
             process.end(self._siege)
             self._status = self._siege.returncode
             self._siege = None
+
+    def stop(self) -> None:
+        """End siege, and put the NIC's offloads back."""
+        self._end_siege()
+        if self._offloads is not None:
+            self._offloads.restore()
 
 
 def _text(file: IO[bytes]) -> str:

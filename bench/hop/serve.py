@@ -12,6 +12,8 @@ from pathlib import Path
 from . import config, net, process, version
 from .address import bracketed
 from .errors import HopError
+from .host import HostCounters
+from .offloads import Offloads
 from .protocol import Message, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,17 +36,25 @@ class Server:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._host = HostCounters(())
+        self._offloads: Offloads | None = None
 
     def handle(self, message: Message) -> Message:
-        """Answer `place` (start nginx) and `renew`. Raises HopError."""
+        """Answer `place` (start nginx), `counters`, `offloads` and `renew`. Raises HopError."""
         operation = message.pop("op", "")
         if operation == "place":
             return self._start(message)
         if operation == "renew":
             config.nothing_else(message)
-            if self._process is None or self._process.poll() is not None:
-                raise HopError("nginx has ended")
+            self._require_nginx()
             return {"event": "ready"}
+        if operation == "counters":
+            config.nothing_else(message)
+            self._require_nginx()
+            # nginx is no forwarder, and counts nothing of its own.
+            return {"event": "counters", "counters": {}, "host": self._host.snapshot()}
+        if operation == "offloads":
+            return self._use_offloads(message)
         raise HopError("unknown operation")
 
     def _start(self, message: Message) -> Message:
@@ -54,6 +64,8 @@ class Server:
         port = config.port(message, "server_port")
         config.nothing_else(message)
         self.stop()
+        self._host = HostCounters((nic,))
+        self._offloads = Offloads((nic,))
         net.require_free_port(address, port)
         text = _configuration(address, port)
         shell = ["/bin/sh", "-c", _START, "sh", str(TEMPLATE.parent), text, process.tool("nginx")]
@@ -65,6 +77,17 @@ class Server:
             raise HopError(f"nginx does not serve: {reason}")
         return {"event": "ready", "pid": os.getpid(), "data_nic": nic}
 
+    def _use_offloads(self, message: Message) -> Message:
+        how = config.choice(message, "use", config.OFFLOADS, "")
+        config.nothing_else(message)
+        if self._offloads is None:
+            raise HopError("the agent was not told its place yet")
+        return {"event": "ready", "offloads": self._offloads.use(how)}
+
+    def _require_nginx(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            raise HopError("nginx has ended")
+
     def _last_words(self) -> str:
         if self._process is None or self._process.poll() is None or self._process.stderr is None:
             return "no answer"
@@ -72,10 +95,12 @@ class Server:
         return lines[-1] if lines else "it ended"
 
     def stop(self) -> None:
-        """End nginx."""
+        """End nginx, and put the NIC's offloads back."""
         if self._process is not None:
             process.end(self._process)
             self._process = None
+        if self._offloads is not None:
+            self._offloads.restore()
 
 
 def _configuration(address: str, port: int) -> str:

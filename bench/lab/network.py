@@ -121,11 +121,7 @@ def _make_host(lab: Lab, host: LabHost) -> None:
     _batch(
         [
             "link set lo up",
-            # Segments that GRO may merge have to fit one packet: every mode moves MTU-sized
-            # packets. GRO itself must stay on, because it makes the veth run NAPI, without
-            # which nothing can be redirected to it.
-            f"link set {NIC} addrgenmode none gro_max_size 1600",
-            f"link set {NIC} up",
+            f"link set {NIC} addrgenmode none up",
             # nodad: an IPv6 address could not be used while the kernel looks for its double.
             f"address add {host.data_ip}/{lab.network.prefixlen} dev {NIC}"
             + (" nodad" if lab.family == 6 else ""),
@@ -134,6 +130,7 @@ def _make_host(lab: Lab, host: LabHost) -> None:
     )
     # tx off: a veth leaves the checksum of what it sends to the receiver (CHECKSUM_PARTIAL).
     # Once XDP has rewritten such a packet, its checksum is wrong for good.
+    # gro on: it makes the veth run NAPI, without which nothing can be redirected to it.
     sysctls = list(_SYSCTLS[lab.family])
     if host.name == "client":
         sysctls.append(f"net.ipv4.ip_local_port_range={CLIENT_PORTS}")

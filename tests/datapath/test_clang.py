@@ -35,6 +35,13 @@ FORWARDER = {
     "HZ": 250,
 }
 
+# Where sock:inet_sock_set_state has its fields from Linux 5.6 on.
+TRACEPOINT = {
+    "TIMER_RING_BYTES": 1 << 24,
+    **{f"OFFSET_{name}": at for name, at in [("skaddr", 8), ("newstate", 20), ("sport", 24)]},
+    **{f"OFFSET_{name}": at for name, at in [("dport", 26), ("daddr_v6", 56)]},
+}
+
 # name, source, constants
 BUILDS = [
     ("IPv4", "forwarder.c", {"FAMILY": 4, "FRESH": 0, **ONE_NIC, **UNTAGGED}),
@@ -51,6 +58,7 @@ BUILDS = [
     ("baselines IPv6", "baselines.c", {"FAMILY": 6, "SOURCES": 64512}),
     ("steps IPv4", "steps.c", {"FAMILY": 4, "STEP_ENTRIES": 65536}),
     ("steps IPv6", "steps.c", {"FAMILY": 6, "STEP_ENTRIES": 65536}),
+    ("connections", "connections.c", TRACEPOINT),
 ]
 
 

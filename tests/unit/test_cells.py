@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import cells as axes
-from bench.cells import PAYLOAD_SIZES, Cell, label, title
+from bench.cells import KEY, PAYLOAD_SIZES, Cell, label, title
 from bench.errors import UsageError
 
 PARSERS = {
@@ -20,6 +21,7 @@ PARSERS = {
     "requests": axes.parse_requests,
     "blocks": axes.parse_blocks,
     "attach": axes.parse_attach,
+    "offloads": axes.parse_offloads,
 }
 
 
@@ -40,6 +42,23 @@ def test_transactions_are_whole_rounds(
     assert (cell.repetitions, cell.transactions) == (repetitions, transactions)
 
 
+def test_a_cell_without_requests_has_no_transactions_yet() -> None:
+    cell = Cell("nft", "", 1, 624, 25, 0)
+    assert (cell.repetitions, cell.transactions) == (0, 0)
+
+
+def test_a_key_names_a_cell_whatever_it_requests() -> None:
+    cell = Cell("xdp", "native", 3, 624, 25, 100, "native", True)
+    assert cell.key == tuple(getattr(cell, name) for name in KEY)
+    assert replace(cell, requests=5).key == cell.key
+    others = [
+        *(replace(cell, **{name: "x"}) for name in ("mode", "attach", "offloads")),
+        *(replace(cell, **{name: 7}) for name in ("hops", "size_bytes", "concurrency")),
+        replace(cell, twin=False),
+    ]
+    assert len({cell.key, *(other.key for other in others)}) == 8
+
+
 def test_cells_are_hashable_and_ordered() -> None:
     one, two = Cell("nft", "", 1, 624, 1, 10), Cell("nft", "", 2, 624, 1, 10)
     assert len({one, two, replace(one)}) == 2
@@ -47,18 +66,29 @@ def test_cells_are_hashable_and_ordered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "attach", "name", "said"),
+    ("how", "name", "said"),
     [
-        ("direct", "", "direct", "direct"),
-        ("xdp", "native", "xdp", "XDP"),
-        ("xdp", "generic", "xdp/generic", "XDP (generic)"),
-        ("xdp", "offload", "xdp/offload", "XDP (offload)"),
-        ("later", "", "later", "later"),
+        (("direct", ""), "direct", "direct"),
+        (("xdp", "native"), "xdp", "XDP"),
+        (("xdp", "generic"), "xdp/generic", "XDP (generic)"),
+        (("xdp", "offload"), "xdp/offload", "XDP (offload)"),
+        (("later", ""), "later", "later"),
+        (("later", "", "equal", True), "later/again", "later (again)"),
+        (("nft", "", "native"), "nft/native-offloads", "nft (native offloads)"),
+        (("xdp", "native", "native"), "xdp/native-offloads", "XDP (native offloads)"),
+        (("xdp", "native", "equal", True), "xdp/again", "XDP (again)"),
+        (
+            ("xdp", "generic", "native", True),
+            "xdp/generic/native-offloads/again",
+            "XDP (generic, native offloads, again)",
+        ),
     ],
 )
-def test_labels(mode: str, attach: str, name: str, said: str) -> None:
-    assert label(mode, attach) == name
+def test_labels(how: tuple[Any, ...], name: str, said: str) -> None:
+    assert label(*how) == name
     assert title(name) == said
+    mode, attach, *rest = how
+    assert Cell(mode, attach, 1, 624, 1, 1, *rest).label == name
 
 
 @pytest.mark.parametrize(
@@ -102,6 +132,7 @@ def test_hops(text: str, hops: tuple[int, ...]) -> None:
         ("requests", "1000001", "--requests: '1000001' is not a whole number from 1 to 1000000"),
         ("blocks", "1.5", "--blocks: '1.5' is not a whole number from 1 to 1000"),
         ("attach", "skb", "--attach: 'skb' is none of native, generic, offload"),
+        ("offloads", "off", "--offloads: 'off' is none of equal, native"),
     ],
 )
 def test_messages(parser: str, text: str, message: str) -> None:
@@ -148,6 +179,18 @@ def test_values_appear_once() -> None:
     assert axes.parse_modes(["xdp,nft", "xdp", "direct"]) == ("xdp", "nft", "direct")
     assert axes.parse_attach("generic,native,generic") == ("generic", "native")
     assert axes.parse_attach("offload") == ("offload",)
+    assert axes.parse_offloads(" native, equal,native") == ("native", "equal")
+
+
+@pytest.mark.parametrize(("text", "requests"), [("auto", 0), (" auto ", 0), ("1", 1), ("99", 99)])
+def test_requests_may_be_left_open(text: str, requests: int) -> None:
+    assert axes.parse_requests(text) == requests
+
+
+@pytest.mark.parametrize("text", ["0", "AUTO", "automatic", "auto,1", "-1"])
+def test_requests_that_are_neither_a_number_nor_auto(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a whole number from 1 to 1000000"):
+        axes.parse_requests(text)
 
 
 @pytest.mark.parametrize(

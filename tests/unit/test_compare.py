@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from bench.results import Sample
 from bench.sweep import cross
 
 COST_US = {"direct": 0.0, "socat": 490.0, "nft": 34.0, "xdp": 6.5}
+BY_SIEGE = (
+    "the run has no connection times: response time is siege's elapsed time over its transactions, "
+    "by a clock of 10 ms"
+)
 CELLS = cross(("direct", "socat", "nft", "xdp"), ("native",), (1, 3, 5), (624,), (1,), 10_000)
 
 
@@ -40,17 +45,26 @@ def comparison(tmp_path: Path) -> dict[str, Any]:
 
 def test_shape(comparison: dict[str, Any]) -> None:
     assert set(comparison) == {"run", "cells", "per_hop", "pairs", "validity"}
-    assert comparison["validity"] == {"noise_floor": None, "warnings": []}
+    assert comparison["validity"] == {
+        "noise_floor": None,
+        "noise_floors": [],
+        "samples": {"measured": 60, "valid": 60, "invalid": 0, "warmup": 0},
+        "invalid_reasons": {},
+        "timer": False,
+        "warnings": [BY_SIEGE],
+    }
     assert set(comparison["cells"][0]) == {
-        *("mode", "attach", "hops", "size_bytes", "concurrency", "samples", "failed"),
+        *("mode", "attach", "offloads", "label", "hops", "size_bytes", "concurrency"),
+        *("samples", "failed", "invalid"),
         *("connect_us", "response_us", "transactions_per_s", "throughput_mbps"),
     }
     assert set(comparison["per_hop"][0]) == {
-        *("mode", "attach", "size_bytes", "concurrency", "metric", "slope_us", "ci95", "hops")
+        *("mode", "attach", "offloads", "label", "size_bytes", "concurrency"),
+        *("metric", "slope_us", "ci95", "hops", "blocks"),
     }
     assert set(comparison["pairs"][0]) == {
-        *("a", "b", "hops", "size_bytes", "concurrency", "metric", "ratio", "ci95"),
-        *("p_value", "verdict"),
+        *("a", "b", "aa", "hops", "size_bytes", "concurrency", "metric", "ratio", "ci95"),
+        *("p_value", "p_uncorrected", "n", "blocks", "verdict"),
     }
     json.dumps(comparison, allow_nan=False)
 
@@ -58,11 +72,13 @@ def test_shape(comparison: dict[str, Any]) -> None:
 def test_a_cell(comparison: dict[str, Any]) -> None:
     cell = of(comparison["cells"], mode="nft", hops=3)
     assert (cell["samples"], cell["failed"]) == (6, 0)
-    assert cell["connect_us"] == {"median": None, "p90": None, "p99": None}
+    assert cell["connect_us"] == {"median": None, "ci95": None, "p90": None, "p99": None}
+    low, high = cell["response_us"].pop("ci95")
     assert cell["response_us"] == {"median": pytest.approx(202.35), "p90": None, "p99": None}
+    assert 202.1 < low < 202.35 < high < 202.6
     rate = cell["transactions_per_s"]
     assert rate["median"] == pytest.approx(1e6 / 202.35, rel=1e-6)
-    assert rate["ci95"] == [pytest.approx(1e6 / 202.6), pytest.approx(1e6 / 202.1)]
+    assert 1e6 / 202.6 < rate["ci95"][0] < rate["median"] < rate["ci95"][1] < 1e6 / 202.1
     assert cell["throughput_mbps"]["median"] == pytest.approx(rate["median"] * 624 * 8 / 1e6)
 
 
@@ -79,7 +95,8 @@ def test_the_response_time_of_many_connections_at_a_time(tmp_path: Path) -> None
 def test_per_hop(comparison: dict[str, Any], mode: str) -> None:
     line = of(comparison["per_hop"], mode=mode)
     assert line["slope_us"] == pytest.approx(COST_US[mode])
-    assert (line["metric"], line["ci95"], line["hops"]) == ("response_us", None, [1, 3, 5])
+    assert (line["metric"], line["hops"], line["blocks"]) == ("response_us", [1, 3, 5], 6)
+    assert line["ci95"] == [pytest.approx(COST_US[mode])] * 2
 
 
 def test_no_slope_for_one_hop_count(comparison: dict[str, Any]) -> None:
@@ -99,7 +116,13 @@ def test_pairs(comparison: dict[str, Any]) -> None:
     ]
     assert len(pairs) == 18
     pair = of(pairs, a="xdp", b="nft", hops=5)
-    assert pair["ratio"] == pytest.approx(132.85 / 270.35)
+    ratios = [(132.5 + 0.1 * block) / (270 + 0.1 * block) for block in range(1, 7)]
+    assert pair["ratio"] == pytest.approx(statistics.median(ratios))
+    assert min(ratios) < pair["ci95"][0] < pair["ratio"] < pair["ci95"][1] < max(ratios)
+    # Six against six, wholly apart, and 18 such tests in the table.
+    assert pair["p_uncorrected"] == pytest.approx(2 / 924)
+    assert pair["p_value"] == pytest.approx(18 * 2 / 924)
+    assert (pair["n"], pair["blocks"], pair["aa"]) == ([6, 6], 6, False)
     assert pair["verdict"] == "faster"
     assert of(pairs, a="xdp", b="direct", hops=1)["verdict"] == "slower"
 
@@ -140,12 +163,21 @@ def test_invalid_samples_are_left_out_and_counted(tmp_path: Path) -> None:
 
     result = compare(read_run(write_run(tmp_path, cells, some_fail, blocks=8)))
     cell = of(result["cells"], mode="nft")
-    assert (cell["samples"], cell["failed"]) == (3, 3)
+    assert (cell["samples"], cell["failed"], cell["invalid"]) == (3, 3, 5)
     assert cell["response_us"]["median"] == pytest.approx(100)
-    assert result["validity"]["warnings"] == [
+    validity = result["validity"]
+    assert validity["warnings"][0] == (
         "5 of 16 samples are invalid and left out: 3 x killed after 60 s; "
         "1 x 1 of 10000 requests failed; 1 x 2 of 10000 requests failed"
-    ]
+    )
+    assert validity["samples"] == {"measured": 16, "valid": 11, "invalid": 5, "warmup": 0}
+    assert validity["invalid_reasons"] == {
+        "killed after 60 s": 3,
+        "1 of 10000 requests failed": 1,
+        "2 of 10000 requests failed": 1,
+    }
+    (pair,) = result["pairs"]
+    assert (pair["n"], pair["blocks"], pair["verdict"]) == ([8, 3], 3, "n too small")
 
 
 def test_no_outlier_is_dropped(tmp_path: Path) -> None:
@@ -153,7 +185,9 @@ def test_no_outlier_is_dropped(tmp_path: Path) -> None:
     result = compare(read_run(write_run(tmp_path, cells, lambda _, b: 100.0 if b == 1 else 1.0)))
     (cell,) = result["cells"]
     assert cell["samples"] == 6
-    assert cell["transactions_per_s"]["ci95"] == [100.0, 10_000.0]
+    assert cell["transactions_per_s"]["median"] == 10_000
+    low, high = cell["transactions_per_s"]["ci95"]
+    assert 100 <= low < 10_000 == high
 
 
 def test_samples_too_short_for_the_clock(tmp_path: Path) -> None:
@@ -165,6 +199,7 @@ def test_samples_too_short_for_the_clock(tmp_path: Path) -> None:
     result = compare(read_run(write_run(tmp_path, cells, short, blocks=3)))
     assert [cell["samples"] for cell in result["cells"]] == [2, 2]
     assert result["validity"]["warnings"] == [
+        BY_SIEGE,
         "2 samples ended within one 10 ms tick of siege's clock, cannot be timed and are left "
         "out: direct 1, nft 1",
         "2 samples lasted less than 0.5 s, of which one 10 ms tick of siege's clock is more than "
@@ -193,31 +228,22 @@ def test_nothing_to_go_by(tmp_path: Path, elapsed_s: float | None) -> None:
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_an_unfinished_run_says_so(tmp_path: Path, status: Any) -> None:
     path = write_run(tmp_path, CELLS, took, blocks=2, status=status)
-    assert compare(read_run(path))["validity"]["warnings"] == [
-        f"the run is {status}: 20 of 20 samples are there"
+    warnings = compare(read_run(path))["validity"]["warnings"]
+    assert warnings == [f"the run is {status}: 20 of 20 samples are there", BY_SIEGE]
+
+
+def test_what_the_checks_found_and_what_changed(tmp_path: Path) -> None:
+    found = [{"host": "hop1", "level": level} for level in ("ok", "warning", "problem", "warning")]
+    path = write_run(tmp_path, CELLS, took, findings=[*found, 1], changes=["a", "b", "c", 4, "e"])
+    assert compare(read_run(path))["validity"]["warnings"][1:] == [
+        "hosts changed during the run: a; b; c; and 2 other changes",
+        "the checks before the run found 1 problem and 2 warnings: see bench show",
     ]
 
 
-def test_two_runs(tmp_path: Path) -> None:
-    fewer = cross(("nft", "xdp"), ("native",), (1, 7), (624,), (1,), 5000)
-    first = read_run(write_run(tmp_path, CELLS, took))
-    second = read_run(write_run(tmp_path, fewer, lambda cell, block: 2 * took(cell, block)))
-    other = compare(first, second)["other"]
-    assert other["run"] == second.run_id
-    assert other["unmatched"] == 10 + 4 - 2 * 2
-    assert [cell["mode"] for cell in other["cells"]] == ["nft", "xdp"]
-    (cell, _) = other["cells"]
-    assert cell["ratio"] == pytest.approx(0.5)
-    assert cell["verdict"] == "faster"
-    assert set(cell) == {
-        *("mode", "attach", "hops", "size_bytes", "concurrency"),
-        *("metric", "run_us", "other_us", "ratio", "verdict"),
-    }
-    assert {cell["verdict"] for cell in compare(first, first)["other"]["cells"]} == {"~"}
-
-
-def test_two_runs_of_nothing_in_common(tmp_path: Path) -> None:
-    first = read_run(write_run(tmp_path, CELLS[:1], took))
-    second = read_run(write_run(tmp_path, CELLS[1:], took))
-    with pytest.raises(BenchError, match="have no cell in common"):
-        compare(first, second)
+def test_a_cell_twice_in_a_block(tmp_path: Path) -> None:
+    path = write_run(tmp_path, CELLS[:1], took, blocks=2)
+    file = path / "samples.csv"
+    file.write_text(file.read_text().replace("002-0001,2,", "002-0001,1,"))
+    with pytest.raises(BenchError, match="002-0001 is its cell's second sample in block 1"):
+        compare(read_run(path))

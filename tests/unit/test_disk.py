@@ -18,7 +18,8 @@ from synthetic import sample, tree
 from bench.cells import Cell
 from bench.errors import BenchError
 from bench.files import write_atomic
-from bench.results import COLUMNS, RunMeta, RunWriter
+from bench.results import COLUMNS, RunMeta
+from bench.runwriter import RunWriter
 from bench.sweep import Sweep
 
 CELLS = (Cell("direct", "", 0, 624, 1, 100), Cell("xdp", "native", 3, 624, 25, 110))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import doctor
+from bench import doctor, readiness_ports
 from bench.chain import Chain, Host
 from bench.finding import Finding
 
@@ -300,4 +300,4 @@ def test_ports_of_client_and_hops(theirs: tuple[int, int], overlap: bool) -> Non
         "client": facts(ip_local_port_range=["2048", "60999"]),
         "hop1": facts(ip_local_port_range=list(map(str, theirs))),
     }
-    assert bool(list(doctor._ports(chain, seen))) is overlap
+    assert bool(list(readiness_ports.overlapping(chain, seen))) is overlap

@@ -283,13 +283,15 @@ def test_a_conversation(agent: forward.Agent) -> None:
             placed(prepare=["xdp", "direct"]),
             {"op": "counters"},
             dict(TARGET),
-            {"op": "counters"},
+            {"op": "counters", "tidy": True},
             {"op": "renew"},
             {**TARGET, "mode": "xdp", "next_port": 7000},
             {"mode": "direct"},
             {"op": "counters"},
         )
     ]
+    hosts = [answer.pop("host") for answer in answers if answer["event"] == "counters"]
+    assert all("nic_rx_bytes" in host["counts"] for host in hosts)
     assert answers == [
         {"event": "ready", "pid": os.getpid(), "modes": sorted(MODES)},
         {"event": "counters", "mode": "direct", "counters": {}},
@@ -302,6 +304,8 @@ def test_a_conversation(agent: forward.Agent) -> None:
     ]
     assert Noted.log[:3] == ["made on lo", "prepared", "stopped"]
     assert Noted.log.count("made on lo") == 2
+    # Once with the counters, before they are read, and once on its own, by one forwarder and by two.
+    assert Noted.log.count("tidied") == 2 * 2
     assert Noted.log[-2:] == ["stopped", "stopped"]
 
 
@@ -313,6 +317,7 @@ def test_a_conversation(agent: forward.Agent) -> None:
         (dict(TARGET), "the agent was not told its place yet"),
         ({"op": "renew", "x": 1}, "unknown key 'x' in the configuration"),
         ({"op": "counters", "x": 1}, "unknown key 'x' in the configuration"),
+        ({"op": "counters", "tidy": 1}, "tidy is neither true nor false"),
         (placed(x=1), "unknown key 'x' in the configuration"),
         (placed(prepare="xdp"), "prepare is not a list of modes"),
         (placed(prepare=["tcp"]), "prepare is not a list of modes"),
@@ -378,5 +383,6 @@ def test_what_the_client_refuses(message: dict[str, Any], cause: str) -> None:
 def test_what_the_server_refuses() -> None:
     server = serve.Server()
     assert fails(server.handle, {"op": "renew"}).cause == "nginx has ended"
+    assert fails(server.handle, {"op": "counters"}).cause == "nginx has ended"
     assert fails(server.handle, {}).cause == "unknown operation"
     assert fails(server.handle, {"op": "place"}).cause == "version is missing or not a str"

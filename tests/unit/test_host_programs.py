@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench.hop import clean, facts
+from bench.hop import clean, ethtool, facts, facts_nic, facts_read
 
 # What `ip -json -details address show` says, shortened.
 VETH = {
     "ifname": "eth0",
     "mtu": 1500,
     "address": "02:00:c6:12:00:02",
+    "qdisc": "noqueue",
+    "gro_max_size": 65536,
     "linkinfo": {"info_kind": "veth"},
     "xdp": {"mode": 1, "prog": {"id": 71}},
     "addr_info": [
@@ -31,29 +33,6 @@ VLAN = {
     "linkinfo": {"info_kind": "vlan", "info_data": {"protocol": "802.1Q", "id": 7}},
     "addr_info": [],
 }
-# What `ethtool -l` says of a virtio NIC, and of a veth.
-CHANNELS = """\
-Channel parameters for eth0:
-Pre-set maximums:
-RX:\t\tn/a
-TX:\t\tn/a
-Other:\t\tn/a
-Combined:\t8
-Current hardware settings:
-RX:\t\tn/a
-TX:\t\tn/a
-Other:\t\tn/a
-Combined:\t2
-"""
-SEPARATE = CHANNELS.replace("Combined:\t8", "Combined:\tn/a").replace("\t2", "\tn/a")
-
-
-@pytest.mark.parametrize(
-    ("text", "now", "most"),
-    [(CHANNELS, 2, 8), (SEPARATE, None, None), ("", None, None), ("Combined: 4\n", None, None)],
-)
-def test_queues(text: str, now: int | None, most: int | None) -> None:
-    assert facts._channels(text) == {"combined": now, "combined_max": most}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +46,7 @@ def test_queues(text: str, now: int | None, most: int | None) -> None:
     ],
 )
 def test_vlans(link: dict[str, Any], expected: tuple[int | None, str | None]) -> None:
-    assert facts._vlan(link) == expected
+    assert facts_nic._vlan(link) == expected
 
 
 @pytest.fixture
@@ -75,29 +54,28 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with eth0 and, on it, eth0.7."""
     links = {"eth0": VETH, "eth0.7": VLAN}
 
-    def run(argv: list[str]) -> str | None:
+    def said(argv: list[str]) -> str | None:
         name = argv[-1]
-        if argv[0] == "ip":
-            return json.dumps([links[name]]) if name in links else ""
-        said = {"-k": "rx-vlan-offload: on [fixed]\n", "-i": "driver: veth\n", "-l": CHANNELS}
-        return said[argv[1]] if argv[0] == "ethtool" and name in links else None
+        return json.dumps([links[name]]) if argv[0] == "ip" and name in links else None
 
     is_dir = os.path.isdir
     names = {f"/sys/class/net/{name}" for name in links}
-    monkeypatch.setattr(facts, "_run", run)
-    monkeypatch.setattr(facts, "_read", lambda path: path.split("/net/")[-1])
-    monkeypatch.setattr(facts.os.path, "isdir", lambda path: path in names or is_dir(path))
-    monkeypatch.setattr(facts.os, "listdir", lambda path: ["rx-0", "tx-0"])
+    monkeypatch.setattr(facts_read, "said", said)
+    monkeypatch.setattr(facts_read, "text", lambda path: path.split("/net/")[-1])
+    monkeypatch.setattr(facts_nic.os.path, "isdir", lambda path: path in names or is_dir(path))
+    monkeypatch.setattr(ethtool, "features", lambda name: {"rx-vlan-hw-parse": True})
 
 
 @pytest.mark.usefixtures("host")
 def test_a_nic() -> None:
-    nic = facts._nic("eth0")
+    nic = facts_nic.collect("eth0")
     assert nic is not None
     assert nic["addresses"] == ["198.18.0.2", "2001:2::2"]
-    assert nic["channels"] == {"combined": 2, "combined_max": 8}
+    assert nic["gro_max_size"] == 65536
+    assert nic["qdiscs"] == [{"kind": "noqueue", "handle": None}]
     assert (nic["xdp_mode"], nic["xdp_program"]) == ("native", 71)
     assert nic["offloads"]["rx-vlan-offload"] == "on"
+    assert nic["offloads"]["large-receive-offload"] is None
     assert (nic["vlan_id"], nic["lower"], nic["lower_nic"]) == (None, None, None)
     assert {key: nic[key] for key in nic if "forward" in key or "accept" in key} == {
         "forwarding": "ipv4/conf/eth0/forwarding",
@@ -109,15 +87,15 @@ def test_a_nic() -> None:
 
 @pytest.mark.usefixtures("host")
 def test_a_nic_of_a_vlan() -> None:
-    nic = facts._nic("eth0.7")
+    nic = facts_nic.collect("eth0.7")
     assert nic is not None
     assert (nic["vlan_id"], nic["lower"]) == (7, "eth0")
-    assert nic["lower_nic"] == facts._nic("eth0")
+    assert nic["lower_nic"] == facts_nic.collect("eth0")
 
 
 @pytest.mark.parametrize("name", ["", "hb-none"])
 def test_no_nic(name: str) -> None:
-    assert facts._nic(name) is None
+    assert facts_nic.collect(name) is None
 
 
 @pytest.mark.parametrize(
@@ -135,12 +113,16 @@ def test_the_facts_program(
     argv: list[str],
     asked: tuple[str, str],
 ) -> None:
-    monkeypatch.setattr(facts, "_nic", lambda name: {"name": name})
-    monkeypatch.setattr(facts, "_run", lambda argv: None)
+    monkeypatch.setattr(facts_nic, "collect", lambda name: {"name": name})
+    monkeypatch.setattr(facts_read, "said", lambda argv: None)
     assert facts.main(argv) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["nic"]["name"], found["egress_nic"]["name"]) == asked
     assert "forwarding_ipv6_all" in found
+    # No tool is there, and each of them is said to be missing.
+    assert set(found["tools"].values()) == {None}
+    assert {"siege", "nginx", "nft", "socat", "clang"} <= set(found["tools"])
+    assert found["nft_tables"] is None
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.cells import Cell
 from bench.chain import Chain, Host
 from bench.errors import BenchError, UsageError
 from bench.plan import BLOCKS, REQUESTS, Request, fit, sweep_of
@@ -33,13 +35,67 @@ def test_the_default_is_for_five_hops_and_cut_for_fewer() -> None:
     assert len(notes) == 1 and "2 hops" in notes[0]
 
 
+@pytest.mark.parametrize(
+    ("hops", "twin"), [(5, ("xdp", 5)), (2, ("xdp", 2)), (1, ("xdp", 1)), (0, ("direct", 0))]
+)
+def test_twins_on_fewer_hops(hops: int, twin: tuple[str, int]) -> None:
+    request = Request()
+    fitted, _ = fit(sweep_of(request), request, chain(*["native"] * hops))
+    assert {(cell.mode, cell.hops) for cell in fitted.cells if cell.twin} == {twin}
+    assert sum(cell.twin for cell in fitted.cells) == (4 if hops else 3 + 0)
+    assert len({cell.key for cell in fitted.cells}) == len(fitted.cells)
+    request = replace(request, aa=False)
+    fitted, _ = fit(sweep_of(request), request, chain(*["native"] * hops))
+    assert not any(cell.twin for cell in fitted.cells)
+
+
 def test_options_name_axes_and_the_rest_has_defaults() -> None:
     sweep = sweep_of(Request(modes=("xdp", "nft,direct"), hops="1-2", sizes="624"))
     assert {cell.mode for cell in sweep.cells} == {"xdp", "nft", "direct"}
-    assert len(sweep.cells) == 2 + 2 + 1
-    assert {cell.requests for cell in sweep.cells} == {REQUESTS}
-    assert sweep.blocks == BLOCKS
+    assert len(sweep.cells) == 2 + 2 + 1 + 1
+    assert REQUESTS == "auto"
+    assert {cell.requests for cell in sweep.cells} == {0}
+    assert {cell.offloads for cell in sweep.cells} == {"equal"}
+    assert sweep.blocks == BLOCKS == 10
     assert sweep_of(Request(blocks="2")).blocks == 2
+
+
+def test_offloads_alone_name_cells_of_every_mode() -> None:
+    sweep = sweep_of(Request(offloads="equal,native", sizes="624"))
+    of = {how: [c for c in sweep.cells if c.offloads == how] for how in ("equal", "native")}
+    assert len(of["equal"]) == len(of["native"]) + 1 == 1 + 3 * 3 + 1
+    assert {cell.mode for cell in of["native"]} == {"direct", "socat", "nft", "xdp"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(),
+        Request(modes=("nft",)),
+        Request(sizes="312,624", concurrency="1,25"),
+        Request(offloads="native,equal", modes=("xdp",)),
+        Request(attach="generic,native", modes=("xdp",)),
+    ],
+    ids=repr,
+)
+def test_a_cell_of_each_size_and_concurrency_is_measured_twice(request_: Request) -> None:
+    cells = sweep_of(request_).cells
+    alone = sweep_of(replace(request_, aa=False)).cells
+    assert not any(cell.twin for cell in alone)
+    assert cells[: len(alone)] == alone
+    twins = cells[len(alone) :]
+    assert all(cell.twin and replace(cell, twin=False) in alone for cell in twins)
+    axes = {(cell.size_bytes, cell.concurrency) for cell in alone}
+    assert {(cell.size_bytes, cell.concurrency) for cell in twins} == axes
+    assert len(twins) == len(axes)
+
+
+def test_a_file_is_measured_twice_too(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text("blocks = 3\n[[cells]]\nmodes = 'direct'\nsizes = 624\nconcurrency = 1\n")
+    direct = Cell("direct", "", 0, 624, 1, 0)
+    assert sweep_of(Request(file=path)).cells == (direct, replace(direct, twin=True))
+    assert sweep_of(Request(file=path, aa=False, blocks="7")).blocks == 7
 
 
 def test_a_seed_is_chosen_and_kept() -> None:
@@ -55,9 +111,11 @@ def test_a_seed_is_chosen_and_kept() -> None:
         Request(concurrency=""),
         Request(requests=""),
         Request(attach=""),
+        Request(offloads=""),
         Request(blocks=""),
         Request(modes=("",)),
         Request(file=Path("x.toml"), hops="1"),
+        Request(file=Path("x.toml"), offloads="native"),
     ],
     ids=repr,
 )
@@ -93,3 +151,5 @@ def test_attach_comes_from_the_request_or_the_inventory(
     else:
         sweep, _ = fit(sweep_of(request), request, chain(*kinds))
         assert {cell.attach for cell in sweep.cells} == expected
+        twins = [cell for cell in sweep.cells if cell.twin]
+        assert all(replace(cell, twin=False) in sweep.cells for cell in twins)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""connections.parquet and counters.parquet: written sample by sample, joined into one file each.
+
+A parquet file cannot grow and stay whole. While a run lasts, every sample has a file of its own
+below raw/; at the end they become row groups of one file and go. A run that was killed is read
+from both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import BenchError
+from bench.files import make_dirs, replace_atomic, unwritable, write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONNECTIONS_FILE = "connections.parquet"
+COUNTERS_FILE = "counters.parquet"
+CONNECTIONS_FOLDER = Path("raw", "connections")
+COUNTERS_FOLDER = Path("raw", "counters")
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+CONNECTIONS = pa.schema(
+    [
+        ("sample", _WORD),
+        ("start_s", pa.float64()),
+        ("connect_us", pa.float64()),
+        ("response_us", pa.float64()),
+        ("end", _WORD),
+        ("failed_us", pa.float64()),
+        ("port", pa.uint16()),
+        ("bytes", pa.int64()),
+    ]
+)
+"""start_s: since the sample's first SYN. connect_us: SYN sent to established, null when it never
+was. response_us: SYN sent to the server's FIN or the client's close, whichever came first, null
+when never established. end: `server` or `client`, who ended it, or `failed`. failed_us: how long a
+failed attempt lasted. port: the client's, 0 where it got none. bytes: of payload, where known."""
+
+_KEYS = ("sample", "host", "role")
+_COMPRESSION = "zstd"
+_DAMAGED = "the run is damaged; measure again, or restore the file"
+_COLUMNS = "its columns are not those of this schema"
+
+
+def add_connections(run: Path, sample: str, columns: Mapping[str, Any]) -> None:
+    """Keep a sample's connections.
+
+    columns: arrays of one length by the names of CONNECTIONS, but `sample`. Raises BenchError when
+    the file system objects.
+    """
+    rows = len(next(iter(columns.values())))
+    arrays = [
+        pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([sample]))
+        if field.name == "sample"
+        else pa.array(columns[field.name], from_pandas=True).cast(field.type)
+        for field in CONNECTIONS
+    ]
+    table = pa.Table.from_arrays(arrays, schema=CONNECTIONS)
+    folder = run / CONNECTIONS_FOLDER
+    make_dirs(folder)
+    _write(folder / f"{sample}.parquet", [table], CONNECTIONS)
+
+
+def add_counters(run: Path, sample: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep a sample's counters: a row a host, with `host`, `role` and a number a counter."""
+    folder = run / COUNTERS_FOLDER
+    make_dirs(folder)
+    text = json.dumps([{"sample": sample, **row} for row in rows], allow_nan=False)
+    write_atomic(folder / f"{sample}.json", text)
+
+
+def join(run: Path) -> None:
+    """Make one file of the parts of each kind, and remove them. Raises BenchError."""
+    parts = sorted((run / CONNECTIONS_FOLDER).glob("*.parquet"))
+    if parts:
+        done = run / CONNECTIONS_FILE
+        fresh = {part.stem for part in parts}
+        earlier = [_without(_read_times(done), fresh)] if done.exists() else []
+        _write(done, _chain(earlier, parts), CONNECTIONS)
+    counted = sorted((run / COUNTERS_FOLDER).glob("*.json"))
+    if counted:
+        table = pa.Table.from_pandas(read_counters(run), preserve_index=False)
+        _write(run / COUNTERS_FILE, [table], table.schema)
+    for part in (*parts, *counted):
+        with contextlib.suppress(OSError):
+            part.unlink()
+    for folder in (CONNECTIONS_FOLDER, COUNTERS_FOLDER):
+        with contextlib.suppress(OSError):
+            (run / folder).rmdir()
+
+
+def has_connections(run: Path) -> bool:
+    """Whether the run has times of single connections."""
+    return (run / CONNECTIONS_FILE).exists() or any((run / CONNECTIONS_FOLDER).glob("*.parquet"))
+
+
+def read_connections(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a run's connections, all columns or some, `sample` being one. Raises BenchError."""
+    wanted = list(columns or CONNECTIONS.names)
+    parts = {part.stem: part for part in sorted((run / CONNECTIONS_FOLDER).glob("*.parquet"))}
+    tables = [_read_times(part, wanted) for part in parts.values()]
+    if (run / CONNECTIONS_FILE).exists():
+        tables.insert(0, _without(_read_times(run / CONNECTIONS_FILE, wanted), set(parts)))
+    if not tables:
+        return CONNECTIONS.empty_table().select(wanted)
+    # One dictionary of samples for all parts.
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def read_counters(run: Path) -> pd.DataFrame:
+    """Return a run's counters: sample, host, role, and a float64 column a counter.
+
+    Empty, with these three columns, for a run without. Raises BenchError.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for part in sorted((run / COUNTERS_FOLDER).glob("*.json")):
+        rows += _read_rows(part)
+    frames = [pd.DataFrame(rows)] if rows else []
+    done = run / COUNTERS_FILE
+    if done.exists():
+        earlier = _read_table(done)
+        if missing := [key for key in _KEYS if key not in earlier.column_names]:
+            raise _damaged(done, f"it has no column {missing[0]}")
+        frame = earlier.to_pandas()
+        frames.insert(0, frame[~frame["sample"].isin({row["sample"] for row in rows})])
+    if not frames:
+        return pd.DataFrame(columns=list(_KEYS))
+    joined = pd.concat(frames, ignore_index=True)
+    numbers = [name for name in joined.columns if name not in _KEYS]
+    try:
+        counted = joined[numbers].astype("float64")
+    except (ValueError, TypeError) as error:
+        raise _damaged(done, error) from error
+    return pd.concat([joined[list(_KEYS)].astype("str"), counted], axis=1)
+
+
+def _chain(tables: Sequence[pa.Table], parts: Sequence[Path]) -> Iterator[pa.Table]:
+    yield from tables
+    for part in parts:
+        yield _read_times(part)
+
+
+def _without(table: pa.Table, samples: set[str]) -> pa.Table:
+    """Return a table without the rows of some samples: a part is newer than the joined file."""
+    import pyarrow.compute as pc
+
+    if not samples:
+        return table
+    known = pa.array(sorted(samples))
+    return table.filter(pc.invert(pc.is_in(table["sample"].cast(pa.string()), value_set=known)))
+
+
+def _read_times(file: Path, columns: Sequence[str] = CONNECTIONS.names) -> pa.Table:
+    """Return columns of a file of connections. Raises BenchError unless CONNECTIONS has them so."""
+    words = [name for name in columns if CONNECTIONS.field(name).type == _WORD]
+    table = _read_table(file, columns, words)
+    wanted = pa.schema([CONNECTIONS.field(name) for name in columns])
+    if sorted(table.column_names) != sorted(columns):
+        raise _damaged(file, _COLUMNS)
+    table = table.select(list(columns))
+    if not table.schema.equals(wanted) or table["sample"].null_count:
+        raise _damaged(file, "its columns are not of this schema's types")
+    return table
+
+
+def _read_rows(part: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(part.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(part, error) from error
+    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+        raise _damaged(part, "it is not lines of counters")
+    return rows
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and all(
+        isinstance(value, str if key in _KEYS else int | float)
+        for key, value in {**dict.fromkeys(_KEYS), **row}.items()
+    )
+
+
+def _read_table(
+    file: Path, columns: Sequence[str] | None = None, words: Sequence[str] = ()
+) -> pa.Table:
+    try:
+        return pq.ParquetFile(file, read_dictionary=list(words)).read(
+            None if columns is None else list(columns)
+        )
+    except KeyError as error:
+        raise _damaged(file, _COLUMNS) from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, reason: object) -> BenchError:
+    said = " ".join(str(reason).split())[:200]
+    return BenchError(f"{file} is damaged: {said}", remedy=_DAMAGED)
+
+
+def _write(file: Path, tables: Sequence[pa.Table] | Iterator[pa.Table], schema: pa.Schema) -> None:
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema, compression=_COMPRESSION) as writer:
+            for table in tables:
+                writer.write_table(table)
+
+    try:
+        replace_atomic(file, write)
+    except pa.ArrowException as error:
+        raise unwritable(file, OSError(str(error))) from error
