@@ -97,9 +97,9 @@ def _timer_reason(cell: Cell, raw: RawSample) -> str:
     if raw.timed is None:
         return ""
     if raw.lost:
-        return f"the connection timer had no room for {raw.lost} connections"
+        return f"the connection timer lost {raw.lost} of {cell.transactions} connections"
     if raw.timed != cell.transactions:
-        return f"the connection timer saw {raw.timed} connections of {cell.transactions}"
+        return f"the connection timer saw {raw.timed} of {cell.transactions} connections"
     return ""
 
 

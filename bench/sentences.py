@@ -78,7 +78,7 @@ def noise(comparison: Record, axis: Axis, metric: str) -> str:
     """Return the noise floor of a table: `noise floor 1.8 %: XDP against itself`."""
     known = of_axis(comparison["validity"]["noise_floors"], axis, metric)
     if not known:
-        return "noise floor not known: no mode was measured twice"
+        return "noise floor not known: no mode was measured twice here"
     worst = max(known, key=lambda each: float(each["noise_floor"]))
     said = f"noise floor {100 * worst['noise_floor']:.1f} %: {title(worst['label'])} against itself"
     if worst["verdict"] == TOO_FEW:
@@ -217,8 +217,9 @@ def _turned(pair: Record, pairs: Iterable[Record]) -> str:
     """Return at which hop counts the opposite was found, so that no verdict hides it."""
     opposite = {FASTER: SLOWER, SLOWER: FASTER}[pair["verdict"]]
     hops = [
-        str(each["hops"])
+        each["hops"]
         for each in pairs
         if (each["a"], each["b"], each["verdict"]) == (pair["a"], pair["b"], opposite)
     ]
-    return f" (but slower at {', '.join(hops)})" if hops else ""
+    counts = [*map(str, hops[:-1]), counted(hops[-1], "hop")] if hops else []
+    return f" (but slower at {' and '.join(counts)})" if hops else ""

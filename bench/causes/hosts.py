@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from statistics import median
 
-from bench.causes.model import Cause, cause, joined
+from bench.causes.model import Cause, cause, counted, joined
 from bench.causes.observed import Key, Observed
 
 _KINDS = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
@@ -37,16 +37,18 @@ def cpu_saturated(observed: Observed) -> Iterator[Cause]:
         *(f"{_name(observed, host)}: {_told_one(one_busy, host)}" for host in _hosts(one_busy)),
     ]
     shared = any(len(observed.sharing(host)) > 1 for host in machines)
-    what = " and ".join(
-        [*(["all CPUs"] if all_busy else []), *(["one CPU alone" if one_busy else ""])]
-    ).removesuffix(" and ")
+    busy = [
+        f"{what} in {counted(len(keys), 'sample')}"
+        for what, keys in (("all CPUs", all_busy), ("one CPU alone", one_busy))
+        if keys
+    ]
     yield cause(
         observed,
         "cpu_saturated",
         "CPU saturated",
         "note",
-        f"{what} of {joined([_name(observed, host) for host in machines])} had no time left: "
-        "rates and response times are those of the CPU, not of the network",
+        f"{joined([_name(observed, host) for host in machines])} had no CPU time left "
+        f"({', '.join(busy)}): rates and response times are those of the CPU, not of the network",
         told,
         "lower --concurrency to measure latency"
         + ("; put the hosts on machines of their own to measure a hop's capacity" if shared else "")

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bench.causes.model import Cause, by_host, cause, level
-from bench.causes.observed import Observed, hosts_of, samples_of, total, within
+from bench.causes.observed import Observed, Rises, hosts_of, samples_of, total, within
 
 _CHECKSUMS = re.compile(r"(?:Tcp|Udp|UdpLite|IpExt|Icmp|Udp6|UdpLite6|Icmp6)InCsumErrors")
 _ON_THE_WIRE = re.compile(r"(?:nic|egress)_rx_(?:crc|frame)_errors")
@@ -105,8 +105,7 @@ def queue_drops(observed: Observed) -> Iterator[Cause]:
         return
     every = [rises for counters in found.values() for rises in counters.values()]
     samples = samples_of(every)
-    # A driver's counter repeats what the kernel's says: the largest of each queue counts.
-    dropped = {queue: max(map(total, counters.values())) for queue, counters in found.items()}
+    dropped = {queue: _dropped(counters) for queue, counters in found.items()}
     packets = total(within(observed.rises("nic_rx_packets"), samples))
     told = ", ".join(f"{number:,.0f} at a {queue}" for queue, number in dropped.items())
     sent_again = {"TcpRetransSegs": within(observed.rises("TcpRetransSegs"), samples)}
@@ -129,3 +128,15 @@ def queue_drops(observed: Observed) -> Iterator[Cause]:
         hosts=hosts_of(every),
         samples=samples,
     )
+
+
+def _dropped(counters: Mapping[str, Rises]) -> float:
+    """Return how many packets these counters stand for; a driver's own repeat the kernel's."""
+    kernel = [rises for name, rises in counters.items() if "ethtool_" not in name]
+    known = {key for rises in kernel for key in rises}
+    drivers: Rises = {}
+    for name, rises in counters.items():
+        for key, value in rises.items():
+            if "ethtool_" in name and key not in known:
+                drivers[key] = max(value, drivers.get(key, 0.0))
+    return total(*kernel, drivers)

@@ -22,7 +22,11 @@ _BULK_SEGMENTS = 4
 _MTU = 1500
 # Ethernet header and a VLAN tag.
 _HEADER = 18
-_SIZES = ("gro_max_size", "gro_ipv4_max_size", "gso_max_size", "mtu")
+_SETTINGS = (
+    *("generic-receive-offload", "large-receive-offload", "rx-gro-hw", "rx-gro-list"),
+    *("tcp-segmentation-offload", "generic-segmentation-offload", "tx-udp-segmentation"),
+    *("gro_max_size", "gro_ipv4_max_size", "mtu"),
+)
 
 Axis = tuple[str, int, int]
 
@@ -178,20 +182,25 @@ def _told(
 
 
 def _differing(observed: Observed) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield how offloads of hops differ from each other, and of hosts before and after the run."""
-    hops = [
-        host for host, role in observed.roles.items() if role == "hop" and host in observed.facts
-    ]
+    """Yield what the facts say: hops that were set unlike each other, hosts that changed.
+
+    With equal offloads hops are all set alike, whatever they had before: what then differs at the
+    end and did not at first was done by somebody else. With native ones nothing changes hosts.
+    """
+    offloads = {each.offloads for each in observed.samples.values()}
+    before = {host: _settings(observed.facts.get(host, {})) for host in observed.roles}
+    after = {host: _settings(observed.facts_after.get(host, {})) for host in observed.roles}
+    hops = [host for host, role in observed.roles.items() if role == "hop"]
     for host in hops[1:]:
-        mine, first = _settings(observed.facts[host]), _settings(observed.facts[hops[0]])
-        told = _differences(first, mine)
-        if told:
-            yield f"{hops[0]} and {host} differ: {told}", (hops[0], host)
-    for host in observed.roles:
-        before = _settings(observed.facts.get(host, {}))
-        told = _differences(before, _settings(observed.facts_after.get(host, {})))
-        if told:
-            yield f"{host}, before and after the run: {told}", (host,)
+        pair = (hops[0], host)
+        at_first = _differences(*(before[each] for each in pair))
+        at_last = _differences(*(after[each] for each in pair))
+        if told := at_first if "native" in offloads else [x for x in at_last if x not in at_first]:
+            yield f"{hops[0]} and {host} differ: {', '.join(told)}", pair
+    if offloads == {"native"}:
+        for host in observed.roles:
+            if told := _differences(before[host], after[host]):
+                yield f"{host}, before and after the run: {', '.join(told)}", (host,)
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -199,14 +208,16 @@ def _settings(facts: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(nic, Mapping):
         return {}
     offloads = nic.get("offloads")
-    found = dict(offloads) if isinstance(offloads, Mapping) else {}
-    found |= {key: nic[key] for key in _SIZES if key in nic}
-    return {str(key): str(value) for key, value in found.items() if value is not None}
+    found = {**nic, **(offloads if isinstance(offloads, Mapping) else {})}
+    return {name: str(found[name]) for name in _SETTINGS if found.get(name) is not None}
 
 
-def _differences(one: Mapping[str, str], other: Mapping[str, str]) -> str:
-    names = [name for name in one if name in other and one[name] != other[name]]
-    return ", ".join(f"{name} {one[name]} and {other[name]}" for name in names)
+def _differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} {one[name]} and {other[name]}"
+        for name in one
+        if name in other and one[name] != other[name]
+    ]
 
 
 def _mtu(observed: Observed, host: str) -> int:

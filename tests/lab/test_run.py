@@ -59,19 +59,22 @@ def test_every_mode_and_hop_count(lab: Lab, tmp_path: Path) -> None:
     run = RunReader.open("latest", tmp_path)
     assert run.meta["status"] == "complete"
     assert run.meta["seed"] == 7
+    cells, twins = 2 * 2 * (1 + 3 * 3), 2 * 2
     samples = run.samples
-    assert len(samples) == 2 * 2 * (1 + 3 * 3)
+    assert samples["warmup"].sum() == samples["twin"].sum() / 2 + cells == cells + twins
+    samples = samples[~samples["warmup"]]
+    assert len(samples) == cells + twins
     assert samples["valid"].all(), list(samples["invalid_reason"])
     assert (samples["transactions"] == 100).all()
     assert (samples["failed"] == 0).all()
-    assert len(list((run.path / "raw" / "siege").iterdir())) == len(samples)
+    assert len(list((run.path / "raw" / "siege").iterdir())) == len(run.samples)
     assert set(run.meta["host_facts"]) == {host.name for host in lab.hosts}
     assert run.meta["host_facts"]["hop5"]["forwarders"]["xdp native"]["attach"] == "native"
     logs = {file.stem: file.read_text() for file in (run.path / "raw" / "agents").iterdir()}
     assert set(logs) == {host.name for host in lab.hosts}
     assert '"mode": "xdp"' in logs["hop5"]
     comparison = json.loads(bench("compare", "latest", "--results", tmp_path, "--json").stdout)
-    assert len(comparison["cells"]) == len(samples)
+    assert len(comparison["cells"]) == cells
     assert "latest" not in bench("list", "--results", tmp_path).error
     assert run.run_id in bench("list", "--results", tmp_path).stdout
     assert "per hop" in bench("show", run.run_id, "--results", tmp_path).stdout
@@ -280,7 +283,7 @@ def test_dry_run_and_bad_sweeps(tmp_path: Path) -> None:
     before = machine()
     done = bench("run", "--dry-run", "--mode", "xdp", "--hops", "1-3", "--seed", "1", cwd=tmp_path)
     assert done.status == 0
-    assert "9 cells, 10 blocks, 90 samples" in done.stdout
+    assert "12 cells, 10 blocks, 120 samples" in done.stdout
     assert (
         done.stdout
         == bench("run", "--dry-run", "--mode", "xdp", "--hops", "1-3", "--seed", "1").stdout

@@ -9,21 +9,26 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from synthetic import sample, tree
 
+from bench import tables, timings
 from bench.cells import Cell
 from bench.errors import BenchError
 from bench.files import write_atomic
 from bench.results import COLUMNS, RunMeta
+from bench.runs import RunReader
 from bench.runwriter import RunWriter
 from bench.sweep import Sweep
 
 CELLS = (Cell("direct", "", 0, 624, 1, 100), Cell("xdp", "native", 3, 624, 25, 110))
 FULL = RunMeta(Sweep(CELLS, 2, 42))
+COUNTED = ({"host": "client", "role": "client", "TcpOutSegs": 7},)
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
@@ -48,8 +53,8 @@ def test_a_run_that_cannot_be_created_leaves_nothing(
         if str(path).endswith(victim):
             raise BenchError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("bench.results.write_atomic", refuse)
-    monkeypatch.setattr("bench.results.make_dirs", refuse)
+    monkeypatch.setattr("bench.runwriter.write_atomic", refuse)
+    monkeypatch.setattr("bench.runwriter.make_dirs", refuse)
     with pytest.raises(BenchError, match="No space"):
         RunWriter.create(tmp_path, FULL)
     assert list(tmp_path.iterdir()) == []
@@ -80,11 +85,41 @@ def _write_with_small_files(folder: Path) -> None:
     assert len((writer.path / "samples.csv").read_text().splitlines()) == 3
 
 
-def test_a_file_size_limit(tmp_path: Path) -> None:
+def connections(rows: int) -> dict[str, Any]:
+    """Return connections that hardly compress."""
+    values = np.random.default_rng(1).random((3, rows))
+    return {
+        "start_s": values[0],
+        "connect_us": values[1],
+        "response_us": values[2],
+        "end": ["server"] * rows,
+        "failed_us": [None] * rows,
+        "port": [0] * rows,
+        "bytes": [None] * rows,
+    }
+
+
+def _join_with_small_files(folder: Path) -> None:
+    """Let no file grow beyond 64 KiB: each sample's connections fit, all in one file do not."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+    writer = RunWriter.create(folder, FULL)
+    for position in (1, 2, 3):
+        writer.add_sample(sample(CELLS[0], 1, position), "", connections(1500), COUNTED)
+    with pytest.raises(BenchError, match="raise the file size limit"):
+        writer.add_sample(sample(CELLS[0], 1, 4), "", connections(5000))
+    with pytest.raises(BenchError, match=r"connections.parquet: .*raise the file size limit"):
+        writer.finish("complete")
+    assert not [name for name in tree(writer.path) if name.endswith(".tmp")]
+    reader = RunReader.open(writer.path, folder)
+    assert (reader.meta["status"], len(reader.samples)) == ("complete", 3)
+    assert tables.read_connections(writer.path).num_rows == 4500
+    assert len(tables.read_counters(writer.path)) == 3
+
+
+@pytest.mark.parametrize("work", [_write_with_small_files, _join_with_small_files])
+def test_a_file_size_limit(tmp_path: Path, work: Callable[[Path], None]) -> None:
     # In a process of its own: this one's output may be a file, too.
-    process = multiprocessing.get_context("fork").Process(
-        target=_write_with_small_files, args=(tmp_path,)
-    )
+    process = multiprocessing.get_context("fork").Process(target=work, args=(tmp_path,))
     process.start()
     process.join(30)
     assert process.exitcode == 0
@@ -138,6 +173,32 @@ def test_a_full_disk(tiny_disk: Path) -> None:
         (writer.path / name).unlink(missing_ok=True)
     writer.finish("failed")
     assert json.loads((writer.path / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.lab
+def test_a_disk_too_full_for_the_tables_of_a_run(tiny_disk: Path) -> None:
+    """What its samples brought along stays where it is until there is room."""
+    writer = RunWriter.create(tiny_disk / "results", FULL)
+    for position in (1, 2):
+        writer.add_sample(sample(CELLS[0], 1, position), "", connections(600), COUNTED)
+    left = os.statvfs(tiny_disk)
+    (tiny_disk / "ballast").write_bytes(b"\0" * ((left.f_bavail - 3) * left.f_bsize))
+    before = tree(writer.path)
+    with pytest.raises(BenchError, match=r"No space left on device.*free some space"):
+        writer.add_sample(sample(CELLS[0], 1, 3), "", connections(600), COUNTED)
+    before["raw/siege/001-0003.json"] = b""
+    assert tree(writer.path) == before
+    with pytest.raises(BenchError, match=r"connections.parquet: No space left on device"):
+        writer.finish("failed")
+    now = tree(writer.path)
+    assert now == {**before, "run.json": now["run.json"]}
+    assert json.loads(now["run.json"])["status"] == "failed"
+    found = timings.of_samples(writer.path)
+    assert found["connections"].to_dict() == {"001-0001": 600, "001-0002": 600}
+    (tiny_disk / "ballast").unlink()
+    writer.finish("failed")
+    assert found.equals(timings.of_samples(writer.path))
+    assert not (writer.path / tables.CONNECTIONS_FOLDER).exists()
 
 
 @pytest.mark.lab

@@ -304,7 +304,7 @@ def test_a_conversation(agent: forward.Agent) -> None:
     ]
     assert Noted.log[:3] == ["made on lo", "prepared", "stopped"]
     assert Noted.log.count("made on lo") == 2
-    # Once with the counters, before they are read, and once on its own, by one forwarder and by two.
+    # Once with the counters and once on its own, by two forwarders.
     assert Noted.log.count("tidied") == 2 * 2
     assert Noted.log[-2:] == ["stopped", "stopped"]
 

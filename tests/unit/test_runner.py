@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between siege and the results: which samples are valid, what comes first, how long it takes."""
+"""Between siege and the results: what is said of a sample, what comes first, how long it takes."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,122 +14,33 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import raw_sample
+from synthetic import tree
 
-from bench import runner
+from bench import runner, tables, timings
 from bench.cells import MAX_CONCURRENCY, MAX_REQUESTS, PAYLOAD_SIZES, Cell
 from bench.chain import Chain, Host
-from bench.session import MAX_SAMPLE_S, RawSample, describe, forwarding_of, sample_limit_s
-from bench.sweep import Sweep, cross
+from bench.errors import BenchError
+from bench.judging import judge
+from bench.progress import RunProgress
+from bench.rawsample import RawSample
+from bench.results import RunMeta, Sample, Timing
+from bench.resume import reopen
+from bench.runs import RunReader
+from bench.runwriter import RunWriter
+from bench.session import MAX_SAMPLE_S, describe, forwarding_of, sample_limit_s
+from bench.sweep import Sweep, cross, order, with_twins
 
 DATA = Path(__file__).parent / "data" / "siege"
-STARTED = datetime(2026, 11, 23, 3, 15, tzinfo=UTC)
 CELL = Cell("nft", "", 3, 312, 1, 300)
 
 
-def raw(name: str = "success_c1", **changes: Any) -> RawSample:
-    """Return what the client would report of a real siege."""
-    values: dict[str, object] = {
-        "stdout": (DATA / f"{name}.txt").read_text(),
-        "stderr": "",
-        "status": 0,
-        "timed_out": False,
-        "started_at": STARTED.timestamp(),
-        "wall_s": 0.1,
-        "segments_sent": 1500,
-        "counted": tuple({"flows_opened": n} for n in changes.pop("flows", (300, 300, 300))),
-    }
-    return RawSample(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def counted(*packets: tuple[int, int]) -> tuple[dict[str, int], ...]:
-    """Return what hops count that see each packet: (forwarded, returned) each."""
-    return tuple(
-        {"flows_opened": 300, "forwarded_packets": there, "returned_packets": back}
-        for there, back in packets
-    )
-
-
-def test_a_sample_that_counts() -> None:
-    sample = runner._judge(CELL, 2, 7, raw())
-    assert sample.valid
-    assert (sample.id, sample.cell, sample.started_at) == ("002-0007", CELL, STARTED)
-    assert sample.report is not None
-    assert (sample.report.transactions, sample.report.elapsed_s) == (300, 0.04)
-
-
-@pytest.mark.parametrize(
-    ("cell", "seen", "reason"),
-    [
-        (CELL, raw(), ""),
-        # What conntrack leaves uncounted is no detour.
-        (CELL, raw(flows=(300, 297, 299)), ""),
-        (CELL, raw(flows=(301, 350, 400)), ""),
-        (CELL, raw(counted=counted((1500, 1200), (1500, 1200), (1500, 1200))), ""),
-        (CELL, raw(counted=counted((1501, 1199), (1480, 1215), (1490, 1200))), ""),
-        (
-            CELL,
-            raw(counted=counted((1000, 1200), (1000, 1200), (1000, 1200))),
-            "the client sent 1500 packets, hop 1 forwarded 1000",
-        ),
-        (
-            CELL,
-            raw(counted=counted((1500, 1200), (1400, 1200), (1400, 1200))),
-            "hop 1 sent 1500 packets, hop 2 forwarded 1400",
-        ),
-        (
-            CELL,
-            raw(counted=counted((1500, 1200), (1500, 1200), (1500, 1300))),
-            "hop 3 returned 1300 packets, hop 2 returned 1200",
-        ),
-        (CELL, raw(flows=(300, 296, 300)), "hop 2 carried 296 of 300 connections"),
-        (CELL, raw(flows=(0, 0, 0)), "hop 1 carried 0 of 300 connections"),
-        (CELL, raw(flows=(300, 300, -5)), "hop 3 carried -5 of 300 connections"),
-        (Cell("direct", "", 0, 312, 1, 300), raw(flows=()), ""),
-        (CELL, raw(status=1), "siege ended with status 1"),
-        (CELL, raw(status=-11), "siege ended with status -11"),
-        (CELL, raw(status=1, flows=(0, 0, 0)), "hop 1 carried 0 of 300 connections"),
-        (CELL, raw(timed_out=True, wall_s=41.7, status=-9), "siege was cut off after 42 s"),
-        (CELL, raw("killed", timed_out=True, wall_s=60.0), "siege was cut off after 60 s"),
-        (CELL, raw("killed"), "siege printed no report (its output is empty)"),
-        (CELL, raw("killed", flows=(0, 0, 0)), "siege printed no report (its output is empty)"),
-        (CELL, raw(stdout="Killed\n"), "siege printed no report (its output ends with 'Killed')"),
-        (
-            CELL,
-            raw(stdout="\x1b[2J{}"),
-            "siege printed no report (its output ends with '\\x1b[2J{}')",
-        ),
-        (Cell("nft", "", 3, 624, 5, 500), raw("partly_503"), "103 of 500 requests failed"),
-        (Cell("nft", "", 3, 624, 5, 200), raw("partly_dropped"), "46 of 200 requests failed"),
-        (Cell("nft", "", 3, 624, 4, 40), raw("all_refused"), "40 of 40 requests failed"),
-        (Cell("nft", "", 3, 624, 2, 200), raw("gave_up"), "4 of 200 requests failed"),
-        (Cell("nft", "", 3, 624, 2, 20), raw("all_404"), "20 of 20 responses were HTTP errors"),
-        (Cell("nft", "", 3, 9984, 3, 300), raw("stopped"), "0 of 300 transactions were made"),
-        (Cell("nft", "", 3, 624, 300, 300), raw("users_capped"), "255 of 300 transactions were"),
-        (Cell("nft", "", 3, 624, 1, 300), raw(), "0.09 MB were transferred instead of 0.18 MB"),
-        (Cell("nft", "", 3, 624, 1, 5), raw("short", flows=(5, 5, 5)), ""),
-        (Cell("nft", "", 3, 9984, 25, 5000), raw("success_c25", flows=(5000,) * 3), ""),
-        (Cell("nft", "", 1, 2555904, 1, 20), raw("large_files", flows=(20,)), ""),
-        (Cell("xdp", "native", 1, 624, 1, 2000), raw("first_call", flows=(2000,)), ""),
-    ],
-)
-def test_which_samples_are_valid(cell: Cell, seen: RawSample, reason: str) -> None:
-    sample = runner._judge(cell, 1, 1, seen)
-    assert sample.invalid_reason.startswith(reason)
-    assert sample.valid == (reason == "")
-    assert len(sample.row()) == 24
-    assert sample.invalid_reason.isprintable()
-
-
-@given(st.text(), st.booleans(), st.integers(-64, 255), st.lists(st.integers(), max_size=4))
-def test_any_output_makes_a_row(
-    stdout: str, timed_out: bool, status: int, flows: list[int]
-) -> None:
-    counted = tuple({"flows_opened": each} for each in flows)
-    seen = RawSample(stdout, "", status, timed_out, 0.0, 1.0, 0, counted)
-    sample = runner._judge(CELL, 1, 1, seen)
-    assert not sample.valid
-    assert len(sample.row()) == 24
-    assert sample.row()[-1].isprintable()
+def judged(cell: Cell, name: str, flows: tuple[int, ...]) -> Sample:
+    """Return the sample that a real siege made, hops having opened so many flows."""
+    seen = raw_sample(cell, stdout=(DATA / f"{name}.txt").read_text(), timer=False)
+    client, server = seen.hosts[0], seen.hosts[-1]
+    hops = (replace(client, role="hop", forwarder={"flows_opened": each}) for each in flows)
+    return judge(cell, 2, 1, replace(seen, hosts=(client, *hops, server)))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +65,14 @@ def test_any_output_makes_a_row(
     ],
 )
 def test_the_line_of_a_sample(name: str, flows: tuple[int, ...], line: str) -> None:
-    assert runner._line(2, 6, runner._judge(CELL, 2, 1, raw(name, flows=flows))) == line
+    assert runner._line(2, 6, judged(CELL, name, flows)) == line
+    again = line.replace("3 hops", "3 hops, again")
+    assert runner._line(2, 6, judged(replace(CELL, twin=True), name, flows)) == again
 
 
 def test_a_sample_too_short_for_siege() -> None:
     cell = Cell("direct", "", 0, 624, 1, 5)
-    sample = runner._judge(cell, 1, 1, raw("short", flows=()))
+    sample = judged(cell, "short", ())
     assert runner._line(1, 1, sample) == ("block 1/1 direct, 624 B, c=1: below siege's clock tick")
 
 
@@ -180,14 +96,15 @@ def test_the_time_left(
     took_s: dict[Cell, float], rest: list[Cell], blocks: int, block: int, left_s: float
 ) -> None:
     sweep = Sweep((A, B, C), blocks, 1)
-    assert runner._left_s(took_s, rest, sweep, block) == pytest.approx(left_s)
+    took = {cell.key: each_s for cell, each_s in took_s.items()}
+    assert runner._left_s(took, rest, sweep, block) == pytest.approx(left_s)
 
 
 def test_every_way_is_verified_once() -> None:
     cells = cross(
         ("direct", "nft", "xdp"), ("native", "generic"), (1, 3, 5), (624, 9984), (1, 25), 100
     )
-    ways = runner._forwardings(Sweep(cells, 6, 1))
+    ways = runner._ways(Sweep(cells, 6, 1))
     assert set(ways) == {forwarding_of(cell) for cell in cells}
     assert len(ways) == len(set(ways)) == 1 + 3 + 6
     for (mode, attach, hops), after in pairwise(ways):
@@ -247,3 +164,199 @@ def test_where_each_hop_forwards_to() -> None:
         following = [chain.next_of(index, count) for index in range(count)]
         ways = [(hop.data_ip, hop.port) for hop in (*hops[1:count], server)]
         assert following == ways
+
+
+# Warm-up and blocks
+
+
+class Played:
+    """A session whose samples come from memory: 0.9 ms a connection, or what a test says."""
+
+    def __init__(self, say: Callable[[Cell], dict[str, Any]] = lambda _: {}) -> None:
+        self.cells: list[Cell] = []
+        self._say = say
+
+    def sample(self, cell: Cell) -> RawSample:
+        """Return the next sample; a test's KeyboardInterrupt ends the run before it."""
+        changes = self._say(cell)
+        self.cells.append(cell)
+        return raw_sample(cell, **changes)
+
+
+def measuring(writer: RunWriter, sweep: Sweep, played: Played) -> runner._Measuring:
+    """Return what makes the samples that a run lacks."""
+    clock = runner._Clock(time.monotonic(), Timing())
+    return runner._Measuring(played, sweep, writer, RunProgress(), clock)  # type: ignore[arg-type]
+
+
+def begun(folder: Path, sweep: Sweep) -> RunWriter:
+    """Make a run's directory."""
+    return RunWriter.create(folder, RunMeta(sweep))
+
+
+SWEEP = with_twins(Sweep(cross(("direct", "nft"), (), (1, 2), (624,), (1,), 0), 3, 42))
+
+
+def test_a_run_from_warm_up_to_its_last_block(tmp_path: Path) -> None:
+    writer, played = begun(tmp_path, SWEEP), Played()
+    work = measuring(writer, SWEEP, played)
+    work.warm_up()
+    work.blocks(None)
+    writer.finish("complete")
+    run = RunReader.open(writer.path, tmp_path)
+    assert len(SWEEP.cells) == 4
+    frame = run.samples
+    assert frame["valid"].all()
+    assert frame["sample"].tolist() == [
+        f"{block:03d}-{position:04d}" for block in range(4) for position in range(1, 5)
+    ]
+    assert frame["warmup"].tolist() == [True] * 4 + [False] * 12
+    for block in range(4):
+        here = frame[frame["block"] == block]
+        assert here["hops"].tolist() == [cell.hops for cell in order(SWEEP, block)]
+        assert here["twin"].tolist() == [cell.twin for cell in order(SWEEP, block)]
+    # 0.4 s of a thousand connections a second, which none but the warm-up is without.
+    assert {cell.requests for cell in run.cells} == {400}
+    assert frame["requests"].tolist() == [200] * 4 + [400] * 12
+    assert [(cell.key, cell.transactions) for cell in played.cells[4:]] == [
+        (cell.key, 400) for block in (1, 2, 3) for cell in order(SWEEP, block)
+    ]
+    found = timings.of_samples(run.path)
+    assert found["connections"].tolist() == frame["timed"].tolist()
+    assert found["response_us_median"].tolist() == [900.0] * 16
+    counted = tables.read_counters(run.path)
+    assert counted.groupby("sample").size().to_dict() == {
+        row.sample: 2 + row.hops for row in frame.itertuples()
+    }
+    forwarded = counted[counted["role"] == "hop"]
+    assert set(forwarded["forwarder_flows_opened"]) == {200.0, 400.0}
+
+
+def test_requests_that_were_asked_for_stay(tmp_path: Path) -> None:
+    sweep = Sweep((Cell("direct", "", 0, 624, 1, 1000), Cell("direct", "", 0, 624, 5, 30)), 1, 7)
+    writer, played = begun(tmp_path, sweep), Played()
+    work = measuring(writer, sweep, played)
+    work.warm_up()
+    work.blocks(None)
+    assert sorted(cell.requests for cell in played.cells) == [30, 30, 200, 1000]
+    assert RunReader.open(writer.path, tmp_path).cells == sweep.cells
+
+
+@pytest.mark.parametrize(
+    ("changes", "requests"),
+    [
+        ({}, 400),
+        # By siege's own time where nothing was timed: 200 in half a second.
+        ({"timer": False}, 160),
+        ({"timed": None, "lost": None, "records": b""}, 160),
+        ({"timer": False, "wall_s": 0.0}, 100),
+        ({"timer": False, "wall_s": 20.0, "timed_out": True}, 100),
+    ],
+)
+def test_what_a_warm_up_finds_out(tmp_path: Path, changes: dict[str, Any], requests: int) -> None:
+    sweep = Sweep((Cell("direct", "", 0, 624, 1, 0),), 1, 7)
+    writer = begun(tmp_path, sweep)
+    measuring(writer, sweep, Played(lambda _: changes)).warm_up()
+    (cell,) = json.loads((writer.path / "run.json").read_text())["sweep"]["cells"]
+    assert cell["requests"] == requests
+
+
+def test_a_sample_that_is_not_whole_says_so_and_the_run_goes_on(tmp_path: Path) -> None:
+    """What its connections brought is not known then."""
+    sweep = Sweep((Cell("direct", "", 0, 624, 1, 300),), 2, 7)
+    short = (DATA / "short.txt").read_text()
+    seen = iter([{}, {"stdout": short}, {}])
+    writer = begun(tmp_path, sweep)
+    work = measuring(writer, sweep, Played(lambda _: next(seen)))
+    work.warm_up()
+    work.blocks(None)
+    run = RunReader.open(writer.path, tmp_path)
+    assert run.samples["valid"].tolist() == [True, False, True]
+    assert run.samples["invalid_reason"][1] == "5 of 300 transactions were made"
+    sizes = tables.read_connections(run.path).to_pandas().groupby("sample", observed=True)["bytes"]
+    assert sizes.count().to_dict() == {"000-0001": 200, "001-0001": 0, "002-0001": 300}
+
+
+@pytest.mark.parametrize("measured", [0, 3, 4, 11])
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, measured: int) -> None:
+    """The order is that of a run nobody interrupted, and nothing is measured twice."""
+
+    def stop(_: Cell) -> dict[str, Any]:
+        if len(first.cells) == 4 + measured:
+            raise KeyboardInterrupt
+        return {}
+
+    whole = begun(tmp_path / "whole", SWEEP)
+    work = measuring(whole, SWEEP, Played())
+    work.warm_up()
+    work.blocks(None)
+
+    first, second = Played(stop), Played()
+    writer = begun(tmp_path, SWEEP)
+    work = measuring(writer, SWEEP, first)
+    with pytest.raises(KeyboardInterrupt):
+        work.warm_up()
+        work.blocks(None)
+    writer.finish("interrupted")
+    before = tree(writer.path)
+
+    resumed = reopen(writer.run_id, tmp_path)
+    assert resumed.lacks == 12 - measured
+    resumed.begin((), None)
+    work = measuring(resumed.writer, resumed.sweep, second)
+    work.warm_up()
+    work.blocks(None)
+    resumed.writer.finish("complete")
+    assert (first.cells[4:] + second.cells[4:]) == [
+        replace(cell, requests=400) for block in (1, 2, 3) for cell in order(SWEEP, block)
+    ]
+    run, as_one = (RunReader.open(path, tmp_path) for path in (writer.path, whole.path))
+    warm = run.samples["warmup"]
+    assert warm.sum() == 8
+    columns = [name for name in run.samples.columns if name != "started_at"]
+    assert (
+        run.samples[~warm][columns]
+        .reset_index(drop=True)
+        .equals(as_one.samples[~as_one.samples["warmup"]][columns].reset_index(drop=True))
+    )
+    assert run.meta["order"] == as_one.meta["order"]
+    after = tree(writer.path)
+    kept = {name for name in before if name.startswith("raw/siege/")}
+    assert {name: before[name] for name in kept}.items() <= after.items()
+    assert len(timings.of_samples(writer.path)) == 12 + 8
+
+
+def test_blocks_are_added_until_there_are_enough(tmp_path: Path) -> None:
+    sweep = Sweep((Cell("direct", "", 0, 624, 1, 100), Cell("nft", "", 1, 624, 1, 100)), 2, 7)
+    asked: list[int] = []
+
+    def enough(path: Path) -> bool:
+        run = RunReader.open(path, tmp_path)
+        asked.append(run.meta["sweep"]["blocks"])
+        assert len(run.samples) == 2 + 2 * asked[-1]
+        assert len(run.meta["order"]) == asked[-1]
+        return asked[-1] == 5
+
+    writer = begun(tmp_path, sweep)
+    played = Played()
+    work = measuring(writer, sweep, played)
+    work.warm_up()
+    work.blocks(enough)
+    assert asked == [2, 3, 4, 5]
+    assert played.cells[2:] == [cell for block in range(1, 6) for cell in order(sweep, block)]
+
+
+def test_what_is_written_when_the_disk_objects(tmp_path: Path) -> None:
+    """The sample that could not be kept is not in the run, and the next attempt makes it."""
+    sweep = Sweep((Cell("direct", "", 0, 624, 1, 100),), 2, 7)
+    writer, played = begun(tmp_path, sweep), Played()
+    work = measuring(writer, sweep, played)
+    work.warm_up()
+    (writer.path / "raw" / "counters" / "001-0001.json").mkdir()
+    with pytest.raises(BenchError, match="cannot write"):
+        work.blocks(None)
+    assert writer.sample_ids == {"000-0001"}
+    (writer.path / "raw" / "counters" / "001-0001.json").rmdir()
+    work.blocks(None)
+    assert writer.sample_ids == {"000-0001", "001-0001", "002-0001"}
+    assert timings.of_samples(writer.path)["connections"].tolist() == [100, 100, 100]

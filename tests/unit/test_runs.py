@@ -122,8 +122,8 @@ def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: d.update(schema_version=2), "upgrade hopbench"),
-        (lambda d: d.update(schema_version=2), "schema 2 and this hopbench reads up to 1"),
+        (lambda d: d.update(schema_version=3), "upgrade hopbench"),
+        (lambda d: d.update(schema_version=3), "schema 3 and this hopbench reads up to 2"),
         (lambda d: d.update(schema_version="1"), "it has no schema_version"),
         (lambda d: d.pop("schema_version"), "it has no schema_version"),
         (lambda d: d.pop("sweep"), "sweep is missing or of the wrong kind"),
@@ -169,7 +169,7 @@ def test_damaged_run_json(run: Path, content: bytes) -> None:
         ("sample,", "samples,", "its columns are not those of this schema"),
         ("sample,block", "block,sample", "its columns are not those of this schema"),
         ("invalid_reason", "invalid_reason,more", "its columns are not those of this schema"),
-        ("001-0001,1,", "001-0001,1,1,", "row 1 has 25 fields instead of 24"),
+        ("001-0001,1,", "001-0001,1,1,", "row 1 has 31 fields instead of 30"),
         ("001-0001,1,", "001-0001,one,", "row 1, block: 'one' is not a whole number"),
         ("001-0001,1,", "001-0001,,", "row 1, block: '' is not a whole number"),
         ("001-0001", "001-0002", "a sample appears twice"),
@@ -205,7 +205,9 @@ def test_files_that_are_something_else(run: Path) -> None:
 def test_the_list_shows_broken_runs_and_goes_on(run: Path) -> None:
     results = run.parent
     later = START + timedelta(days=1)
-    unfinished = write_run(results, CELLS, lambda *_: 1.0, status="running", now=later)
+    unfinished = write_run(
+        results, CELLS, lambda *_: 1.0, blocks=1, warmups=True, status="running", now=later
+    )
     (results / "empty").mkdir()
     (results / ".hidden").mkdir()
     (results / "a-file").write_text("")
@@ -224,6 +226,8 @@ def test_the_list_shows_broken_runs_and_goes_on(run: Path) -> None:
     known = entries[2]
     assert (known.modes, known.cells, known.blocks) == (("direct", "xdp"), 2, 2)
     assert (known.samples, known.invalid, known.problem) == (4, 1, "")
+    # Warm-ups are no samples of the sweep.
+    assert (entries[3].samples, entries[3].blocks) == (2, 1)
 
 
 def test_a_list_of_nothing(tmp_path: Path) -> None:

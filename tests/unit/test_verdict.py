@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import io
 import json
+import statistics
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console, RenderableType
-from synthetic import START, read_run, write_run
+from synthetic import START, connections, read_run, write_run
 
 from bench.cells import Cell
 from bench.commands.compare import compare_command
@@ -21,12 +24,13 @@ from bench.commands.show import show_command
 from bench.compare import compare
 from bench.errors import BenchError
 from bench.results import Sample, Timing
-from bench.sentences import counted, facts, figure, sentences, times
+from bench.sentences import facts, sentences
 from bench.sweep import cross
-from bench.verdict import header, render, render_other, render_pairs
+from bench.verdict import full, header, render, render_other, render_pairs
 
 COST_US = {"direct": 0.0, "socat": 490.0, "nft": 34.0, "xdp": 6.5}
 X = "\N{MULTIPLICATION SIGN}"
+UNKNOWN = "noise floor not known: no mode was measured twice here"
 ALL = ("direct", "socat", "nft", "xdp")
 ONE = cross(ALL, ("native",), (1, 3, 5), (624,), (1,), 10_000)
 MANY = cross(ALL, ("native",), (5,), (624,), (25,), 10_000)
@@ -45,9 +49,9 @@ def said(path: Path) -> tuple[str, list[str]]:
     return shown(render(run.meta, comparison)), sentences(comparison)
 
 
-def shown(*parts: RenderableType) -> str:
-    """Return what a terminal of 100 columns would show."""
-    console = Console(file=io.StringIO(), width=100)
+def shown(*parts: RenderableType, width: int = 100) -> str:
+    """Return what a terminal would show."""
+    console = Console(file=io.StringIO(), width=width)
     console.print(*parts)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -56,22 +60,31 @@ def shown(*parts: RenderableType) -> str:
 def test_the_sentences_of_a_whole_run(tmp_path: Path) -> None:
     text, lines = said(write_run(tmp_path, ONE + MANY, took))
     assert lines == [
-        f"624 bytes, 1 connection at a time: XDP adds 6.5 µs per hop, nft 34.0 µs (5.2 {X} XDP), "
-        f"socat 490 µs (14 {X} nft); at 5 hops XDP is faster than socat and nft, nft is faster "
-        "than socat.",
+        "624 bytes, 1 connection at a time: XDP adds 6.5 µs per hop [6.5, 6.5], nft 34.0 µs "
+        f"[34.0, 34.0] (5.2 {X} XDP), socat 490 µs [490, 490] (14 {X} nft); at 5 hops XDP is "
+        f"faster than socat and nft, nft is faster than socat; {UNKNOWN}.",
         "624 bytes, 25 connections at a time: through 5 hops XDP makes 188,182 transactions/s "
         f"(76% of direct, 2.0 {X} nft), nft 92,473 (37% of direct, 9.4 {X} socat), socat 9,803 (4% "
-        "of direct); at 5 hops XDP is faster than socat and nft, nft is faster than socat.",
+        "of direct); at 5 hops XDP is faster than socat and nft, nft is faster than socat; "
+        f"{UNKNOWN}.",
     ]
-    row = next(line for line in text.splitlines() if line.split()[:1] == ["socat"])
-    assert row.split() == ["socat", "590", "1,570", "2,550", "490"]
+    rows = [line.split() for line in text.splitlines()]
+    place = rows.index(["socat", "590", "1,570", "2,550", "490"])
+    assert " ".join(rows[place + 1]).startswith("[590, 591] [1,570, 1,571] [2,550, 2,551] [490, ")
+    assert "624 bytes, 1 connection at a time: median response time, µs [95 % interval], n = 6" in (
+        text
+    )
     assert "624 bytes, 25 connections at a time: transactions/s, median [95 % interval]" in text
 
 
 @pytest.mark.parametrize(
     ("modes", "hops", "words"),
     [
-        (("nft",), (1, 3), "624 bytes, 1 connection at a time: nft adds 34.0 µs per hop."),
+        (
+            ("nft",),
+            (1, 3),
+            "624 bytes, 1 connection at a time: nft adds 34.0 µs per hop [34.0, 34.0].",
+        ),
         (("nft", "direct"), (2,), None),
         (("direct",), (), None),
         (("nft",), (2,), None),
@@ -84,7 +97,8 @@ def test_few_modes_and_hops(
     text, lines = said(write_run(tmp_path, cells, took))
     assert lines == ([words] if words else [])
     assert "median response time, µs" in text
-    assert "Medians of 6 samples a cell." in text
+    assert "Medians of 6 samples a cell; of " in text
+    assert "samples none is invalid." in text
 
 
 def test_direct_alone_at_many_connections(tmp_path: Path) -> None:
@@ -92,33 +106,6 @@ def test_direct_alone_at_many_connections(tmp_path: Path) -> None:
     assert said(write_run(tmp_path, cells, took))[1] == [
         "624 bytes, 25 connections at a time: direct makes 249,128 transactions/s."
     ]
-
-
-def test_what_cannot_be_told_is_not_told(tmp_path: Path) -> None:
-    cells = cross(("nft", "xdp"), ("native", "generic"), (1,), (624,), (1,), 10_000)
-
-    def noisy(cell: Cell, block: int) -> float | Sample:
-        if cell.attach == "generic" and block == 1:
-            return Sample(cell, block, 3, START, None)
-        return 1.0 + block / 10
-
-    _, lines = said(write_run(tmp_path, cells, noisy))
-    assert lines == [
-        "624 bytes, 1 connection at a time: at 1 hop XDP and nft cannot be told apart, too few "
-        "samples, below 6, to compare XDP (generic) with nft, XDP with XDP (generic)."
-    ]
-
-
-@pytest.mark.parametrize(("cost_us", "cost"), [(0.0, "0.0"), (-0.01, "0.0"), (-3.0, "-3.0")])
-def test_a_hop_that_costs_nothing(tmp_path: Path, cost_us: float, cost: str) -> None:
-    """No multiple of nothing is made."""
-    cells = cross(("nft", "xdp"), ("native",), (1, 3), (624,), (1,), 10_000)
-
-    def free(cell: Cell, block: int) -> float:
-        return 1.0 + (cost_us if cell.mode == "xdp" else 34.0) * cell.hops / 100
-
-    lines = said(write_run(tmp_path, cells, free))[1]
-    assert f"XDP adds {cost} µs per hop, nft 34.0 µs; " in lines[0]
 
 
 def test_no_valid_sample(tmp_path: Path) -> None:
@@ -143,7 +130,7 @@ def test_facts(tmp_path: Path) -> None:
     timing = Timing(ready_s=4.21, siege_s=70.0, wall_s=100.0)
     run = read_run(write_run(tmp_path, ONE, took, timing=timing))
     assert facts(run.meta, compare(run)) == [
-        "Medians of 6 samples a cell.",
+        "Medians of 6 samples a cell; of 60 samples none is invalid.",
         "No request failed.",
         "Ready to measure after 4.2 s.",
         "70% of 100 s were spent inside siege.",
@@ -152,38 +139,142 @@ def test_facts(tmp_path: Path) -> None:
     assert len(facts(without.meta, compare(without))) == 2
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (0.0, "0.0"), (6.54, "6.5"), (99.94, "99.9"), (99.96, "100"), (1234.5, "1,234")],
-)
-def test_figures(value: float | None, text: str) -> None:
-    assert figure(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (0.514, "0.51"), (1.0, "1.00"), (2.04, "2.0"), (9.96, "10"), (1234.0, "1,234")],
-)
-def test_multiples(value: float | None, text: str) -> None:
-    assert times(value) == text
-
-
-def test_counted() -> None:
-    assert [counted(n, "hop") for n in (0, 1, 2000)] == ["0 hops", "1 hop", "2,000 hops"]
-
-
 def test_pairs_and_two_runs_side_by_side(tmp_path: Path) -> None:
     first = read_run(write_run(tmp_path, ONE, took))
     second = read_run(write_run(tmp_path, ONE[:3], lambda cell, b: 2 * took(cell, b)))
     result = compare(first, second)
-    pairs = shown(render_pairs(result))
-    assert ["XDP", "nft", "5", "624", "1", "0.49", "faster"] in map(str.split, pairs.splitlines())
+    pairs = shown(render_pairs(result), width=140)
+    assert ["XDP", "nft", "5", "0.491", "[0.491,", "0.492]", "0.039", "6", "faster"] in [
+        line.split() for line in pairs.splitlines()
+    ]
+    assert f"p corrected for the 18 tests of this table (Holm); {UNKNOWN}." in pairs
     both = shown(render_other(result))
-    assert "7 cells are in one of the runs only." in both
-    assert ["direct", "0", "624", "1", "100", "201", "0.50", "faster"] in map(
-        str.split, both.splitlines()
-    )
+    assert "In one of the runs only: 7 cells." in both
+    assert ["direct", "0", "624", "1", "100", "201", "0.500"] in [
+        line.split()[:7] for line in both.splitlines()
+    ]
+    assert "overlap): response time 2 of 2." in " ".join(both.split())
     assert first.run_id in shown(header(first.meta))
+
+
+AA = (*ONE, replace(ONE[-1], twin=True))
+# What blocks differ by, as a share, and how far a twin is from its original.
+BLOCKS = (0.0, 0.01, -0.02, 0.015, -0.01, 0.02, -0.015, 0.005, -0.005)
+TWIN = (1.0, 1.01, 0.99, 1.02, 0.98, 1.015, 0.985, 1.005, 0.995)
+
+
+def timed(cell: Cell, block: int) -> dict[str, Any]:
+    """Return connections through a cell, in µs: 100, each hop's cost, and the block's share."""
+    own = (100 + COST_US[cell.mode] * cell.hops) * (1 + BLOCKS[block])
+    return connections(50, own * (TWIN[block] if cell.twin else 1), users=cell.concurrency)
+
+
+def test_the_noise_floor_stands_beside_the_verdict(tmp_path: Path) -> None:
+    path = write_run(tmp_path, AA, lambda *_: 1.0, blocks=8, warmups=True, connections=timed)
+    text, (line,) = said(path)
+    # The farthest of the twin's blocks are 1.02 and 1 / 0.98 from its original.
+    floor = compare(read_run(path))["validity"]["noise_floor"]
+    assert 0.015 < floor <= 1 / 0.98 - 1
+    assert line.endswith(
+        f"nft is faster than socat; noise floor {floor:.1%}: XDP against itself.".replace("%", " %")
+    )
+    assert "of 88 samples none is invalid, and 11 warm-ups left out." in text
+    assert "Warning" not in text
+    pairs = shown(render_pairs(compare(read_run(path))))
+    assert "median connect time, µs" in pairs
+    again = next(row.split() for row in pairs.splitlines() if "(again)" in row)
+    assert again[:4] == ["XDP", "(again)", "XDP", "5"]
+    assert again[-1] == "~"
+
+
+@pytest.fixture(scope="module")
+def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Any, Any]]:
+    """Return run.json and comparison of a run over up to five hops, and of one over up to nine."""
+    found = {}
+    for most in (5, 9):
+        cells = cross(ALL, ("native",), tuple(range(1, most + 1)), (624,), (1,), 10_000)
+        folder = tmp_path_factory.mktemp("runs")
+        run = read_run(write_run(folder, cells, lambda *_: 1.0, connections=timed))
+        found[most] = run.meta, compare(run)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("width", "hops", "first", "between"),
+    [
+        (60, 5, "hops", False),
+        (80, 5, "mode", False),
+        (100, 5, "hops", True),
+        (160, 5, "mode", True),
+        (110, 9, "hops", True),
+        (160, 9, "hops", True),
+        (70, 9, "hops", False),
+    ],
+)
+def test_tables_fit_the_terminal(
+    short_and_long: dict[int, tuple[Any, Any]], width: int, hops: int, first: str, between: bool
+) -> None:
+    """Every figure is whole, and modes are found by their rows or by their columns."""
+    lines = shown(render(*short_and_long[hops]), width=width).splitlines()
+    table = lines[: next(place for place, line in enumerate(lines) if "XDP adds" in line)]
+    assert max(map(len, table)) <= width
+    assert "…" not in "".join(table)
+    head = table[next(place for place, line in enumerate(table) if "──" in line) - 1].split()
+    assert head[0] == first
+    assert ("[95 % interval]" in " ".join(table)) is between
+    figures = " ".join(table).split()
+    for mode in ("socat", "nft", "xdp"):
+        median = statistics.median(100 * (1 + share) for share in BLOCKS[1:7])
+        assert f"{(1 + COST_US[mode] * hops / 100) * median:,.0f}" in figures
+
+
+def test_hop_counts_that_only_some_modes_have_and_cells_without_samples(tmp_path: Path) -> None:
+    cells = (*cross(("nft",), (), (1, 3), (624,), (1,), 100), replace(ONE[-1], hops=2))
+
+    def some(cell: Cell, block: int) -> float | Sample:
+        lost = Sample(cell, block, cells.index(cell) + 1, START, None)
+        return lost if cell.hops == 2 else took(cell, block)
+
+    rows = [line.split() for line in said(write_run(tmp_path, cells, some))[0].splitlines()]
+    assert ["XDP", "-"] in rows
+    assert any(row[:3] == ["nft", "134", "[134,"] for row in rows)
+
+
+def test_warnings_of_both_runs_and_of_what_differs(tmp_path: Path) -> None:
+    chains = [{"hops": [{f"key{key}": value for key in range(15)}]} for value in ("one", "other")]
+    first, second = (
+        read_run(write_run(tmp_path, ONE, lambda *_: 1.0, chain=chain, connections=timed))
+        for chain in chains
+    )
+    text = " ".join(shown(render_other(compare(first, second)), width=200).split())
+    assert "Warning: hop 1: key0 one and other" in text
+    assert "Warning: 3 other differences (bench compare --json has them)" in text
+    untimed = [read_run(write_run(tmp_path, ONE, took)) for _ in range(2)]
+    text = " ".join(shown(render_other(compare(*untimed)), width=200).split())
+    for run in untimed:
+        assert f"Warning: {run.run_id}: the run has no connection times" in text
+
+
+def test_findings_and_causes_are_shown(tmp_path: Path) -> None:
+    """Every connection takes a second longer: a SYN was lost."""
+    found = [
+        {"host": "hop1", "level": "problem", "text": "[bold] CPU", "remedy": "set it"},
+        {"host": "hop2", "level": "ok", "text": "fine", "remedy": ""},
+        {"host": "hop2", "level": "warning", "text": "swap", "remedy": ""},
+    ]
+
+    def late(cell: Cell, _: int) -> dict[str, Any]:
+        return connections(50, 1_001_000.0, connect_us=1_000_500.0)
+
+    path = write_run(tmp_path, ONE, lambda *_: 1.0, connections=late, findings=found)
+    text = " ".join(call(show_command, str(path)).stdout.split())
+    assert "Before the run, problem: hop1: [bold] CPU (set it)" in text
+    assert "Before the run, warning: hop2: swap" in text
+    assert "fine" not in text
+    assert "the checks before the run found 1 problem and 1 warning" in text
+    run = read_run(path)
+    causes = [line for line in shown(full(run)).splitlines() if line.startswith("Diagnosis: ")]
+    assert any("SYN" in line for line in causes)
 
 
 def call(command: click.Command, *arguments: str) -> Any:
@@ -194,23 +285,24 @@ def call(command: click.Command, *arguments: str) -> Any:
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_run(tmp_path / "results", ONE, took)
+    before = write_run(tmp_path / "results", ONE, took)
+    path = write_run(tmp_path / "results", ONE, took, now=START + timedelta(days=1))
     (tmp_path / "results" / "[bold]broken").mkdir()
     folder = ("--results", str(tmp_path / "results"))
 
     assert json.loads(call(compare_command, "latest", "--json", *folder).stdout)["run"] == path.name
-    both = json.loads(call(compare_command, "latest", path.name, "--json", *folder).stdout)
-    assert both["other"]["run"] == path.name
+    both = json.loads(call(compare_command, "latest", before.name, "--json", *folder).stdout)
+    assert both["other"]["run"] == before.name
     shown = json.loads(call(show_command, str(path), "--json").stdout)
     assert shown["run"]["run_id"] == shown["summary"]["run"] == path.name
     listed = json.loads(call(list_command, "--json", *folder).stdout)
-    assert [entry["status"] for entry in listed] == ["broken", "complete"]
+    assert [entry["status"] for entry in listed] == ["broken", "complete", "complete"]
 
     monkeypatch.chdir(tmp_path)
     assert "[bold]broken" in call(list_command).stdout
     assert "XDP adds 6.5 µs per hop" in " ".join(call(show_command, "latest").stdout.split())
-    assert "Pairs" in call(compare_command, "latest").stdout
-    assert "Median response time of" in call(compare_command, "latest", "latest").stdout
+    assert "response time of a over that of b" in call(compare_command, "latest").stdout
+    assert "Median response time of" in call(compare_command, "latest", before.name).stdout
 
 
 def test_commands_without_runs(tmp_path: Path) -> None:
