@@ -102,7 +102,13 @@ def require_same_chain(resumed: Resumed, chain: Chain) -> tuple[str, ...]:
     """
     # As run.json has it: a pair of ports is a list there.
     then, now = resumed.meta["chain"], json.loads(json.dumps(describe_chain(chain)))
-    for mine, theirs in zip(_hosts(now), _hosts(then), strict=False):
+    if len(_hosts(now)) != len(_hosts(then)):
+        raise BenchError(
+            f"run {resumed.writer.run_id} was made on a chain of {len(_hosts(then))} hosts, "
+            f"{chain.inventory} has {len(_hosts(now))}",
+            remedy="resume it with the inventory it was made with",
+        )
+    for mine, theirs in zip(_hosts(now), _hosts(then), strict=True):
         for key in _SAME:
             if mine.get(key) != theirs.get(key):
                 raise BenchError(
@@ -110,12 +116,6 @@ def require_same_chain(resumed: Resumed, chain: Chain) -> tuple[str, ...]:
                     f"{chain.inventory} has {mine.get(key)!r}",
                     remedy="resume it with the inventory it was made with",
                 )
-    if len(_hosts(now)) != len(_hosts(then)):
-        raise BenchError(
-            f"run {resumed.writer.run_id} was made on a chain of {len(_hosts(then))} hosts, "
-            f"{chain.inventory} has {len(_hosts(now))}",
-            remedy="resume it with the inventory it was made with",
-        )
     if _family(_hosts(now)) != _family(_hosts(then)):
         raise BenchError(
             f"run {resumed.writer.run_id} was made over IPv{_family(_hosts(then))}, "

@@ -15,11 +15,10 @@ from bench.cells import Cell, Key
 from bench.chain import Chain
 from bench.errors import BenchError
 from bench.fact_changes import changes
-from bench.finding import Finding
 from bench.judging import judge
+from bench.lookover import look_over
 from bench.progress import RunProgress
 from bench.rawsample import RawSample
-from bench.readiness import Planned, findings
 from bench.results import RunMeta, Sample, Status, Timing, describe_chain
 from bench.runwriter import RunWriter, describe_sweep
 from bench.session import Forwarding, Session, describe, forwarding_of
@@ -107,19 +106,21 @@ def run(
         modes = sorted({cell.mode for cell in sweep.cells})
         session = Session(chain, hops, modes, timer=options.timer)
         with _logged(session, writer), session:
-            before = session.facts()
-            _check(chain, sweep, before, writer, progress)
-            ways = _ways(sweep)
-            session.use_offloads(sweep.cells[0].offloads)
-            for forwarding in ways:
-                session.verify(forwarding)
+            now = session.facts()
+            # Of a run that is resumed, what its hosts were when it began counts.
+            before = writer.recorded("host_facts") or now
+            for text in changes(before, now):
+                progress.phase(f"changed since the run began: {text}")
+            found = look_over(chain, sweep, now, writer, progress)
+            ways = _verify(session, sweep)
             clock.ready_s = time.monotonic() - began
             progress.phase(
-                f"every payload verified through {len(ways)} ways; "
-                f"ready after {clock.ready_s:.1f} s"
+                f"every payload verified through {ways} ways; ready after {clock.ready_s:.1f} s"
             )
             measuring = _Measuring(session, sweep, writer, progress, clock)
             measuring.warm_up()
+            # How much there is to connect is known only now where requests were left open.
+            look_over(chain, measuring.sweep, now, writer, progress, found)
             record["host_facts"] = _with_forwarders(before, session)
             writer.update(**record)
             measuring.blocks(options.enough)
@@ -143,37 +144,6 @@ def run(
     return writer.path
 
 
-def _check(
-    chain: Chain,
-    sweep: Sweep,
-    host_facts: dict[str, Any],
-    writer: RunWriter,
-    progress: RunProgress,
-) -> None:
-    """Write down what of the hosts would spoil figures, and say it."""
-    planned = Planned(
-        requests_total=sweep.blocks * sum(cell.transactions for cell in sweep.cells),
-        most_concurrency=max(cell.concurrency for cell in sweep.cells),
-        modes=tuple(sorted({cell.mode for cell in sweep.cells})),
-        requests_per_s=None,
-    )
-    found = [each for each in findings(chain, host_facts, planned) if each.level != "ok"]
-    for each in found:
-        progress.phase(_finding(each))
-    writer.update(
-        host_facts=host_facts,
-        findings=[
-            {"host": each.host, "level": each.level, "text": each.text, "remedy": each.remedy}
-            for each in found
-        ],
-    )
-
-
-def _finding(found: Finding) -> str:
-    remedy = f" ({found.remedy})" if found.remedy else ""
-    return f"{found.level}: {found.host}: {found.text}{remedy}"
-
-
 def _with_forwarders(host_facts: dict[str, Any], session: Session) -> dict[str, Any]:
     """Return host facts with what the hosts said of forwarders and offloads when they set them."""
     said = {name: {"offloads": how} for name, how in session.offload_facts.items()}
@@ -194,12 +164,23 @@ def _logged(session: Session, writer: RunWriter) -> Iterator[None]:
                 writer.add_log(host, text)
 
 
-def _ways(sweep: Sweep) -> list[Forwarding]:
-    """Return every way through the chain that the sweep takes, longest chains first.
+def _verify(session: Session, sweep: Sweep) -> int:
+    """Verify every way through the chain that the sweep takes; return how many there are."""
+    ways = 0
+    for offloads in dict.fromkeys(cell.offloads for cell in sweep.cells):
+        session.use_offloads(offloads)
+        for forwarding in _ways(cell for cell in sweep.cells if cell.offloads == offloads):
+            session.verify(forwarding)
+            ways += 1
+    return ways
+
+
+def _ways(cells: Iterable[Cell]) -> list[Forwarding]:
+    """Return every way through the chain that cells take, longest chains first.
 
     The hops stay busy in the same mode from one to the next, so switching is cheap.
     """
-    found = {forwarding_of(cell) for cell in sweep.cells}
+    found = {forwarding_of(cell) for cell in cells}
     return sorted(found, key=lambda each: (each[0], each[1], -each[2]))
 
 
@@ -215,7 +196,7 @@ class _Measuring:
         clock: _Clock,
     ) -> None:
         self._session = session
-        self._sweep = sweep
+        self.sweep = sweep
         self._writer = writer
         self._progress = progress
         self._clock = clock
@@ -226,7 +207,7 @@ class _Measuring:
 
         A run that is resumed is warmed up again: its hosts were doing something else meanwhile.
         """
-        cells = order(self._sweep, 0)
+        cells = order(self.sweep, 0)
         self._progress.phase(f"warming up: {len(cells)} cells")
         rates: dict[Cell, float | None] = {}
         done = sum(name.startswith("000-") for name in self._writer.sample_ids)
@@ -235,20 +216,20 @@ class _Measuring:
             rates[cell] = connections.rate_per_s(raw.records) if raw.records else None
             if rates[cell] is None and raw.wall_s:
                 rates[cell] = warmup_of(cell).transactions / raw.wall_s
-        self._sweep = calibrated(self._sweep, rates)
-        self._writer.update(**describe_sweep(self._sweep))
+        self.sweep = calibrated(self.sweep, rates)
+        self._writer.update(**describe_sweep(self.sweep))
 
     def blocks(self, enough: Enough | None) -> None:
         """Make the sweep's blocks, and more of them until that is enough."""
-        self._progress.start(self._missing(range(1, self._sweep.blocks + 1)))
+        self._progress.start(self._missing(range(1, self.sweep.blocks + 1)))
         done = 0
         block = 1
-        while block <= self._sweep.blocks:
+        while block <= self.sweep.blocks:
             done = self._block(block, done)
             block += 1
-            if block > self._sweep.blocks and enough and not enough(self._writer.path):
-                self._sweep = replace(self._sweep, blocks=block)
-                self._writer.update(**describe_sweep(self._sweep))
+            if block > self.sweep.blocks and enough and not enough(self._writer.path):
+                self.sweep = replace(self.sweep, blocks=block)
+                self._writer.update(**describe_sweep(self.sweep))
                 self._progress.extend(self._missing([block]))
 
     def _missing(self, blocks: Sequence[int] | range) -> int:
@@ -256,12 +237,12 @@ class _Measuring:
         names = (
             f"{block:03d}-{position:04d}"
             for block in blocks
-            for position in range(1, len(self._sweep.cells) + 1)
+            for position in range(1, len(self.sweep.cells) + 1)
         )
         return sum(name not in here for name in names)
 
     def _block(self, block: int, done: int) -> int:
-        cells = order(self._sweep, block)
+        cells = order(self.sweep, block)
         for position, cell in enumerate(cells, start=1):
             if f"{block:03d}-{position:04d}" in self._writer.sample_ids:
                 continue
@@ -269,8 +250,8 @@ class _Measuring:
             _, sample = self._sample(cell, block, position)
             self._took_s[cell.key] = time.monotonic() - begin
             done += 1
-            left_s = _left_s(self._took_s, cells[position:], self._sweep, block)
-            self._progress.sample(done, _line(block, self._sweep.blocks, sample), left_s)
+            left_s = _left_s(self._took_s, cells[position:], self.sweep, block)
+            self._progress.sample(done, _line(block, self.sweep.blocks, sample), left_s)
         return done
 
     def _sample(self, cell: Cell, block: int, position: int) -> tuple[RawSample, Sample]:

@@ -73,6 +73,10 @@ class RunWriter:
         """The samples there are, valid or not."""
         return frozenset(self._samples)
 
+    def recorded(self, name: str) -> Any:
+        """Return a value of run.json as it is now."""
+        return self._document[name]
+
     def add_sample(
         self,
         sample: Sample,

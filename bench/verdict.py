@@ -38,6 +38,11 @@ def terminal() -> Console:
     return Console(width=None if known else _COLUMNS)
 
 
+def plain(text: str) -> str:
+    """Return a text out of a run's files as a terminal may have it: nothing in it is a command."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def full(run: RunReader, comparison: Record | None = None) -> Group:
     """Return the verdict of a run and what its odd numbers come from.
 
@@ -47,7 +52,7 @@ def full(run: RunReader, comparison: Record | None = None) -> Group:
     from bench.diagnose import diagnose
 
     verdict = render(run.meta, compare(run) if comparison is None else comparison)
-    return Group(verdict, *(Text(f"Diagnosis: {cause.line()}") for cause in diagnose(run)))
+    return Group(verdict, *(Text(plain(f"Diagnosis: {cause.line()}")) for cause in diagnose(run)))
 
 
 def render(run_meta: Record, comparison: Record) -> Group:
@@ -196,4 +201,4 @@ def _ratios(comparison: Record) -> Group:
 
 
 def _warnings(warnings: list[str]) -> list[Text]:
-    return [Text(f"Warning: {warning}", style="yellow") for warning in warnings]
+    return [Text(plain(f"Warning: {warning}"), style="yellow") for warning in warnings]

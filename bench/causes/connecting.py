@@ -125,8 +125,8 @@ def _beside(observed: Observed, samples: set[str]) -> dict[str, Rises]:
     """Return counters of SYNs that a forwarder dropped in these samples, whatever the reason."""
     names = [name for name in observed.counters if name.startswith("forwarder_dropped_")]
     found = observed.rising([*sorted(names), "conntrack_drop", "conntrack_insert_failed"])
-    within = {name: within(rises, samples) for name, rises in found.items()}
-    return {name: rises for name, rises in within.items() if rises}
+    here = {name: within(rises, samples) for name, rises in found.items()}
+    return {name: rises for name, rises in here.items() if rises}
 
 
 def time_wait_collision(observed: Observed) -> Iterator[Cause]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,14 +173,8 @@ def _print_plan(sweep: Sweep) -> None:
 
 
 def _print_verdict(path: Path) -> None:
-    from rich.console import Console
-
-    from bench.compare import compare
     from bench.runs import RunReader
-    from bench.verdict import render
+    from bench.verdict import full, terminal
 
-    reader = RunReader.open(path, path.parent)
-    # Without a terminal rich would fold tables at 80 columns.
-    console = Console(width=None if os.isatty(1) else 110)
-    console.print(render(reader.meta, compare(reader)))
+    terminal().print(full(RunReader.open(path, path.parent)))
     click.echo(f"results: {path}")

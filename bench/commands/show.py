@@ -13,7 +13,7 @@ from bench.compare import compare
 from bench.paths import results_dir
 from bench.runs import RunReader
 from bench.validity import findings
-from bench.verdict import full, header, terminal
+from bench.verdict import full, header, plain, terminal
 
 
 @click.command("show")
@@ -32,10 +32,7 @@ def show_command(run: str, results: Path | None, as_json: bool) -> None:
     console.print(header(reader.meta), Text(), full(reader, comparison))
     for finding in findings(reader.meta):
         remedy = f" ({finding['remedy']})" if finding["remedy"] else ""
-        console.print(
-            Text(
-                f"Before the run, {finding['level']}: {finding['host']}: {finding['text']}{remedy}"
-            )
-        )
+        text = f"{finding['host']}: {finding['text']}{remedy}"
+        console.print(Text(plain(f"Before the run, {finding['level']}: {text}")))
     for note in reader.meta["notes"]:
-        console.print(Text(f"Note: {note}"))
+        console.print(Text(plain(f"Note: {note}")))

@@ -5,7 +5,8 @@ All else that an agent sets up ends with it; what a NIC does for the stack is th
 So an agent writes down what it was before it changes it (offloads.py). What these records say is
 put back by the agent, by a guard that outlives it, or by `bench clean`: each of them by this file.
 
-Prints a JSON list of what was removed; empty when there was nothing.
+`python3 offload_records.py [FOLDER]` prints a JSON list of what was removed; empty when there was
+nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _LEGACY_SIZE = 65536
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FEATURE = re.compile(r"^\s*([\w-]+): (on|off)(?: \[(.+)\])?$", re.MULTILINE)
-_NAME = re.compile(r"(\d{1,20})\.(\d{1,10})\.(?:json|new)")
+_NAME = re.compile(r"([0-9]{1,20})\.([0-9]{1,10})\.(?:json|new)")
 _NETNS = re.compile(r"net:\[(\d+)\]")
 _LOCK = "\0hopbench-offloads"
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
@@ -120,8 +121,9 @@ def change(nic: str, now: Mapping[str, int], wanted: Mapping[str, int]) -> None:
     A feature that cannot be changed stays as it is: ask again to know.
     """
     words = []
-    for name in FEATURES.keys() & wanted.keys() & now.keys():
-        words += [FEATURES[name], "on" if wanted[name] else "off"]
+    for name, short in FEATURES.items():
+        if name in wanted:
+            words += [short, "on" if wanted[name] else "off"]
     if words:
         # It fails, too, where what is now asked for has no effect yet.
         _run("ethtool", "-K", nic, *words, check=False)
@@ -318,14 +320,15 @@ def remove_stale(folder: str = RECORDS) -> list[str]:
     return done
 
 
-def main() -> int:
-    """Put back, and print what was."""
+def main(argv: list[str]) -> int:
+    """Put back, and print what that was of. argv: the folder of records, if it is another."""
+    folder = argv[0] if argv else RECORDS
     held = lock()
     # An agent that is alive puts back its own.
-    done = put_back() if held else []
-    print(json.dumps(done + remove_stale()))
+    done = put_back(folder) if held else []
+    print(json.dumps(done + remove_stale(folder)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

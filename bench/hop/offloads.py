@@ -183,7 +183,7 @@ class Offloads:
         if self._guard is not None and self._guard.poll() is None:
             return
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", sys.executable, "-B", records.__file__],
+            ["/bin/sh", "-c", _GUARD, "sh", sys.executable, "-B", records.__file__, self._folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -119,6 +119,20 @@ def test_a_group_alone_prints_its_help(words: tuple[str, ...]) -> None:
         (["run", "--dry-run", "--mode", "\x1b[31m\n"], 2, "--mode: "),
         (["run", "--dry-run", "--hops", "0"], 2, "--hops: '0' is not a hop count"),
         (["run", "--dry-run", "--seed", "-1"], 2, "Invalid value for '--seed'"),
+        (["run", "--dry-run", "--offloads", "off"], 2, "--offloads: 'off' is none of equal, nat"),
+        (["run", "--dry-run", "--requests", "0"], 2, "--requests: '0' is not a whole number"),
+        (["run", "--dry-run", "--until-ci", "5"], 2, "--until-ci: '5' is not a share"),
+        (["run", "--dry-run", "--time-limit", "9m"], 2, "--time-limit bounds --until-ci: give"),
+        (
+            ["run", "--dry-run", "--until-ci", "5%", "--time-limit", "9d"],
+            *(2, "--time-limit: '9d' is not a time"),
+        ),
+        (["run", "--resume", "none"], 1, "there is no run 'none'"),
+        (["run", "--resume", "latest"], 1, "there is no run in "),
+        (["run", "--resume", "none", "--mode", "nft"], 2, "--resume goes on with the run's own"),
+        (["run", "--resume", "none", "--requests", "9"], 2, "--resume goes on with the run's own"),
+        (["run", "--resume", "none", "--seed", "1"], 2, "--resume goes on with the run's own"),
+        (["run", "--resume", "none", "--sweep", "x"], 2, "--resume goes on with the run's own"),
         (["run", "--dry-run", "--sweep", "none.toml"], 2, "none.toml: "),
         (["run", "-i", "none", "--mode", "nft"], 1, "no inventory 'none'"),
         (["deploy"], 1, "no inventory (give one with -i, or make a lab with bench lab up)"),
@@ -176,9 +190,50 @@ def test_a_dry_run_measures_nothing() -> None:
     done = bench(*words, "--size", "624", "--blocks", "2", "--requests", "50")
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = done.stdout.splitlines()
-    assert first.startswith("4 cells, 2 blocks, 8 samples, 400 requests, seed 7")
-    assert len(rest) == 4
+    assert first.startswith("5 cells, 2 blocks, 10 samples, 500 requests, seed 7")
+    assert sorted(rest) == [
+        "  nft, 1 hops, 624 B, c=1, 50 requests",
+        "  nft, 2 hops, 624 B, c=1, 50 requests",
+        "  xdp (native), 1 hops, 624 B, c=1, 50 requests",
+        "  xdp (native), 2 hops, 624 B, c=1, 50 requests",
+        "  xdp (native, again), 2 hops, 624 B, c=1, 50 requests",
+    ]
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "said"),
+    [
+        (
+            ["--size", "624"],
+            "2 cells, 10 blocks, 20 samples, seed 7; order of block 1:",
+            {
+                "  direct, 0 hops, 624 B, c=1, as many requests as fit 0.4 s",
+                "  direct (again), 0 hops, 624 B, c=1, as many requests as fit 0.4 s",
+            },
+        ),
+        (
+            ["--size", "624", "--no-aa", "--offloads", "equal,native", "--requests", "9"],
+            "2 cells, 10 blocks, 20 samples, 180 requests, seed 7; order of block 1:",
+            {
+                "  direct, 0 hops, 624 B, c=1, 9 requests",
+                "  direct, 0 hops, 624 B, c=1, native offloads, 9 requests",
+            },
+        ),
+        (
+            ["--size", "624", "--no-aa", "--concurrency", "25", "--requests", "30"],
+            "1 cells, 10 blocks, 10 samples, 500 requests, seed 7; order of block 1:",
+            {"  direct, 0 hops, 624 B, c=25, 50 requests"},
+        ),
+    ],
+)
+def test_what_a_dry_run_says(words: list[str], first: str, said: set[str]) -> None:
+    fixed = ["run", "--dry-run", "--mode", "direct", "--seed", "7"]
+    result = CliRunner().invoke(cli.cli, [*fixed, *words])
+    assert (result.exit_code, result.stderr) == (0, "")
+    line, *rest = result.output.splitlines()
+    assert line == first
+    assert set(rest) == said
 
 
 def test_the_version() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import START, read_run, report, sample, write_run
+from synthetic import START, connections, read_run, report, sample, write_run
 
 from bench.cells import Cell
 from bench.compare import compare
@@ -239,6 +240,48 @@ def test_what_the_checks_found_and_what_changed(tmp_path: Path) -> None:
         "hosts changed during the run: a; b; c; and 2 other changes",
         "the checks before the run found 1 problem and 2 warnings: see bench show",
     ]
+
+
+def test_a_twin_is_in_no_table_but_that_of_pairs(tmp_path: Path) -> None:
+    """Its connect times are farther from its original's than its response times."""
+    twin = replace(CELLS[-1], twin=True)
+
+    def times(cell: Cell, block: int) -> dict[str, Any]:
+        connect_us = 40 * (2.0 if cell.twin and block % 2 else 1.0)
+        return connections(50, 100 + cell.hops + block / 10, connect_us=connect_us)
+
+    cells = (*CELLS, twin)
+    path = write_run(tmp_path, cells, lambda *_: 1.0, blocks=8, connections=times, aa=True)
+    result = compare(read_run(path))
+    assert len(result["cells"]) == len(CELLS)
+    assert {line["label"] for line in result["per_hop"]} == {"socat", "nft", "xdp"}
+    assert [pair["a"] for pair in result["pairs"] if pair["aa"]] == ["xdp/again"] * 2
+    validity = result["validity"]
+    assert [each["metric"] for each in validity["noise_floors"]] == ["response_us", "connect_us"]
+    assert [each["noise_floor"] > 0.5 for each in validity["noise_floors"]] == [False, True]
+    assert validity["noise_floor"] == 0
+    assert validity["warnings"] == []
+
+
+def test_a_twin_that_differs_is_a_warning_and_one_without_samples_too(tmp_path: Path) -> None:
+    cells = (CELLS[-1], replace(CELLS[-1], twin=True))
+
+    def slow(cell: Cell, block: int) -> float:
+        return (1.1 if cell.twin else 1.0) + block / 1000
+
+    path = write_run(tmp_path, cells, slow, blocks=8, aa=True)
+    assert compare(read_run(path))["validity"]["warnings"][1:] == [
+        "xdp differs from itself at 5 hops, 624 bytes and 1 at a time: response_us is 1.100 "
+        "[1.099, 1.100] times its own; the noise is larger than the intervals say"
+    ]
+
+    def lost(cell: Cell, block: int) -> float | Sample:
+        return Sample(cell, block, 2, START, None) if cell.twin else 1.0
+
+    path = write_run(tmp_path, cells, lost, blocks=8, aa=True)
+    assert compare(read_run(path))["validity"]["warnings"][-1] == (
+        "the noise floor is not known: no cell has samples under both of its labels"
+    )
 
 
 def test_a_cell_twice_in_a_block(tmp_path: Path) -> None:

@@ -321,6 +321,12 @@ def test_a_symptom_names_its_reason() -> None:
     assert "Listen queue overflow" in causes["syn_retransmission"].text
 
 
+def test_what_dropped_the_syns_stands_beside() -> None:
+    dropped = {"forwarder_dropped_claim_lost": 4, "conntrack_insert_failed": 2}
+    cause = found({"alice": {"TcpExtTCPSynRetrans": 6}, "hop2": dropped})["syn_retransmission"]
+    assert "hop2: forwarder_dropped_claim_lost 4, conntrack_insert_failed 2" in cause.evidence
+
+
 def test_order_and_where() -> None:
     """Problems before notes, most samples first; warm-ups and invalid samples are named."""
     samples = [sample(NFT, 1, block=0), sample(NFT, 1, failed=2), sample(XDP, 2)]

@@ -22,6 +22,15 @@ from bench.hop.modes import MODES
 REPOSITORY = Path(__file__).parents[2]
 PLACE = {"data_nic": "lo", "data_ip": "198.18.0.2", "forward_port": 7000}
 TARGET = {"mode": "nft", "next_ip": "198.18.0.3", "next_port": 8000}
+SIEGE = {
+    "op": "siege",
+    "ip": "198.18.0.2",
+    "port": 7000,
+    "size_bytes": 624,
+    "concurrency": 1,
+    "repetitions": 1,
+    "limit_s": 20,
+}
 
 
 def fails(work: Any, *arguments: Any) -> HopError:
@@ -373,6 +382,15 @@ def test_a_mode_that_does_not_start_leaves_none_active(agent: forward.Agent) -> 
         ),
         ({"op": "fetch", "ip": "-x", "port": 7000, "sizes": []}, "ip is not an IP address"),
         ({"op": "place"}, "version is missing or not a str"),
+        ({**SIEGE, "concurrency": 0}, "concurrency is not between 1 and"),
+        ({**SIEGE, "timer": 1}, "timer is neither true nor false"),
+        ({**SIEGE, "timer": True}, "connections are not timed here"),
+        ({**SIEGE, "timers": True}, "unknown"),
+        ({"op": "connections"}, "connections are not timed here"),
+        ({"op": "connections", "of": 7}, "unknown"),
+        ({"op": "offloads"}, "use must be one of equal, native"),
+        ({"op": "offloads", "use": "off"}, "use must be one of equal, native"),
+        ({"op": "offloads", "use": "equal"}, "the agent was not told its place yet"),
         ({}, "unknown operation"),
     ],
 )

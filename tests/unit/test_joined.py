@@ -143,8 +143,9 @@ def test_the_larger_noise_floor_of_the_two_decides(tmp_path: Path) -> None:
         factor = (1.4 if block % 2 else 1 / 1.4) if cell.twin else 1.25
         return times_of(factor)(cell, block)
 
-    quiet, noisy = run_of(tmp_path), run_of(tmp_path, (*CELLS, twin), connections=unlike)
-    for runs in ((quiet, noisy), (noisy, quiet)):
+    alone, quiet = run_of(tmp_path), run_of(tmp_path, (*CELLS, twin))
+    noisy = run_of(tmp_path, (*CELLS, twin), connections=unlike)
+    for runs in ((alone, noisy), (noisy, alone), (quiet, noisy), (noisy, quiet)):
         other = compare(*runs)["other"]
         assert {cell["verdict"] for cell in other["cells"]} == {"~"}
 

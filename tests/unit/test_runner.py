@@ -104,7 +104,7 @@ def test_every_way_is_verified_once() -> None:
     cells = cross(
         ("direct", "nft", "xdp"), ("native", "generic"), (1, 3, 5), (624, 9984), (1, 25), 100
     )
-    ways = runner._ways(Sweep(cells, 6, 1))
+    ways = runner._ways(cells)
     assert set(ways) == {forwarding_of(cell) for cell in cells}
     assert len(ways) == len(set(ways)) == 1 + 3 + 6
     for (mode, attach, hops), after in pairwise(ways):

@@ -258,7 +258,7 @@ def test_warnings_of_both_runs_and_of_what_differs(tmp_path: Path) -> None:
 def test_findings_and_causes_are_shown(tmp_path: Path) -> None:
     """Every connection takes a second longer: a SYN was lost."""
     found = [
-        {"host": "hop1", "level": "problem", "text": "[bold] CPU", "remedy": "set it"},
+        {"host": "hop1", "level": "problem", "text": "[bold] \x1b[2JCPU", "remedy": "set it"},
         {"host": "hop2", "level": "ok", "text": "fine", "remedy": ""},
         {"host": "hop2", "level": "warning", "text": "swap", "remedy": ""},
     ]
@@ -268,9 +268,10 @@ def test_findings_and_causes_are_shown(tmp_path: Path) -> None:
 
     path = write_run(tmp_path, ONE, lambda *_: 1.0, connections=late, findings=found)
     text = " ".join(call(show_command, str(path)).stdout.split())
-    assert "Before the run, problem: hop1: [bold] CPU (set it)" in text
+    assert "Before the run, problem: hop1: [bold] [2JCPU (set it)" in text
     assert "Before the run, warning: hop2: swap" in text
     assert "fine" not in text
+    assert "\x1b" not in text
     assert "the checks before the run found 1 problem and 1 warning" in text
     run = read_run(path)
     causes = [line for line in shown(full(run)).splitlines() if line.startswith("Diagnosis: ")]
