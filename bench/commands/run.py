@@ -75,6 +75,8 @@ def run_command(
     until = _until(until_ci, time_limit)
     folder = output or paths.results_dir()
     if resume is not None:
+        if dry_run:
+            raise UsageError("--dry-run is for a new run; bench show says what one has")
         _print_verdict(_resume(inventory, resume, folder, request, until, began))
         return
     sweep = sweep_of(request)
@@ -101,7 +103,9 @@ def _until(until_ci: str | None, time_limit: str | None) -> Until | None:
             raise UsageError("--time-limit bounds --until-ci: give both")
         return None
     half_width = parse_half_width(until_ci)
-    return Until(half_width, parse_duration_s(time_limit)) if time_limit else Until(half_width)
+    if time_limit is None:
+        return Until(half_width)
+    return Until(half_width, parse_duration_s(time_limit))
 
 
 def _enough(until: Until | None, began: float, progress: RunProgress) -> Any:
