@@ -169,10 +169,27 @@ def _read_times(file: Path, columns: Sequence[str] = CONNECTIONS.names) -> pa.Ta
     wanted = pa.schema([CONNECTIONS.field(name) for name in columns])
     if sorted(table.column_names) != sorted(columns):
         raise _damaged(file, _COLUMNS)
-    table = table.select(list(columns))
-    if not table.schema.equals(wanted) or table["sample"].null_count:
-        raise _damaged(file, "its columns are not of this schema's types")
+    try:
+        table = pa.Table.from_arrays(
+            [_as(table[each.name], each) for each in wanted], schema=wanted
+        )
+    except pa.ArrowException as error:
+        raise _damaged(file, error) from error
+    if table["sample"].null_count:
+        raise _damaged(file, "a connection is of no sample")
     return table
+
+
+def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column as the schema has it: others write words and whole numbers otherwise."""
+    if column.type == field.type:
+        return column
+    kind = column.type
+    if field.type == _WORD and (pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+        return column.cast(pa.string()).dictionary_encode().cast(_WORD)
+    if field.type != _WORD and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return column.cast(field.type)
+    raise pa.ArrowTypeError(f"{field.name} is of type {kind}")
 
 
 def _read_rows(part: Path) -> list[dict[str, Any]]:

@@ -55,12 +55,11 @@ def checksum_corruption(observed: Observed) -> Iterator[Cause]:
             [*filter(_ON_THE_WIRE.fullmatch, observed.counters), "conntrack_invalid"]
         ).items()
     }
-    segments = total(within(observed.rises("TcpInSegs"), samples))
     yield cause(
         observed,
         "checksum_corruption",
         "Checksum corruption",
-        level(number, segments),
+        level(number, observed.connections(samples)),
         f"{number:,.0f} packets arrived with a wrong checksum and were thrown away; what damaged "
         "them is on the way there, not the host that noticed",
         [*by_host(observed, {**damaged, **beside}), *_partial(observed)],

@@ -4,24 +4,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
-import re
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench.hop import offload_records as records
 from bench.lab import lifecycle
-from bench.lab.model import NIC, Lab
-from tests.lab import links
+from bench.lab.model import NIC, Lab, Wire
 from tests.lab.agents import CheckoutAgent
 from tests.lab.conftest import bench, inside, kill, wait_until
 from tests.lab.endpoints import (
@@ -33,6 +27,7 @@ from tests.lab.endpoints import (
     receive,
     send_beside,
 )
+from tests.lab.offloads import Run, crash, guards, record_in, state, use
 
 PAYLOAD = random.Random(1).randbytes(2_555_904)
 FRAME = 1514  # what an MTU of 1500 leaves of Ethernet: 14 bytes of header
@@ -41,11 +36,11 @@ HOP = "hop1"
 ODD = ("rx-gro-list on", "rx-udp-gro-forwarding on"), 54321
 
 
-@pytest.fixture(scope="module", params=["xdp", "bridge"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+@contextlib.contextmanager
+def forwarding_lab(wire: Wire) -> Iterator[Lab]:
     """A lab of one hop. Nothing is deployed; the hop may forward."""
-    name = f"off-{os.getpid()}"
-    made = lifecycle.up(name, hops=1, wire=request.param)
+    name = f"off-{wire}-{os.getpid()}"[:16]
+    made = lifecycle.up(name, hops=1, wire=wire)
     try:
         inside(
             *(made, HOP, "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1"),
@@ -54,6 +49,23 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield made
     finally:
         lifecycle.down(name)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab with the usual wire."""
+    with forwarding_lab("xdp") as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["xdp", "bridge"])
+def wired(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Lab]:
+    """A lab with each wire."""
+    if request.param == lab.wire:
+        yield lab
+        return
+    with forwarding_lab(request.param) as made:
+        yield made
 
 
 @contextlib.contextmanager
@@ -65,41 +77,9 @@ def agent_of(lab: Lab) -> Iterator[CheckoutAgent]:
         yield agent
 
 
-def use(agent: CheckoutAgent, how: str, nic: str = NIC) -> dict[str, Any]:
-    """Tell an agent what to do, and return what a NIC does then."""
-    answer = agent.ask(op="offloads", use=how)
-    assert answer["event"] == "ready", answer
-    return dict(answer["offloads"][nic])
-
-
-Run = Callable[..., str]
-
-
 def on_hop(lab: Lab) -> Run:
     """Return what runs a program on the hop."""
     return lambda *argv: inside(lab, HOP, *argv)
-
-
-def state(run: Run, nic: str = NIC) -> tuple[str, int, int]:
-    """Return all that ethtool says of a NIC's features, and both sizes of what GRO merges."""
-    sizes = json.loads(run("/usr/bin/python3", "-c", _SIZES, nic))
-    return run("ethtool", "-k", nic), sizes[0], sizes[1]
-
-
-# IFLA_GRO_MAX_SIZE and IFLA_GRO_IPV4_MAX_SIZE, which not every `ip` knows.
-_SIZES = """
-import json, socket, struct, sys
-index = socket.if_nametoindex(sys.argv[1])
-with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
-    sock.send(struct.pack("=IHHIIBxHiII", 32, 18, 1, 1, 0, 0, 0, index, 0, 0))
-    reply, at, found = sock.recv(65536), 32, {}
-while at + 4 <= len(reply):
-    size, kind = struct.unpack_from("=HH", reply, at)
-    found[kind] = reply[at + 4 : at + size]
-    at += (size + 3) // 4 * 4
-sizes = [int.from_bytes(found.get(kind, b""), sys.byteorder) for kind in (58, 64)]
-print(json.dumps(sizes))
-"""
 
 
 @pytest.fixture
@@ -117,37 +97,9 @@ def odd(lab: Lab) -> Iterator[tuple[str, int, int]]:
     assert state(on_hop(lab)) == before
 
 
-def record_in(namespace: str, nic: str) -> Path:
-    """Return where the record of a NIC in a namespace belongs."""
-    inode = Path(f"/run/netns/{namespace}").stat().st_ino
-    command = ["ip", "netns", "exec", namespace, "cat", f"/sys/class/net/{nic}/ifindex"]
-    index = subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
-    return Path(records.path_of(records.RECORDS, inode, int(index)))
-
-
 def record_of(lab: Lab) -> Path:
     """Return where the record of the hop's NIC belongs."""
     return record_in(lab.namespace(HOP), NIC)
-
-
-def guards(namespace: str) -> list[int]:
-    """Return the guards of a namespace's agents."""
-    inode = Path(f"/run/netns/{namespace}").stat().st_ino
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            there = (entry / "ns/net").stat().st_ino == inode
-            if there and b"offload_records.py" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-    return found
-
-
-def crash(namespace: str, agent: CheckoutAgent) -> None:
-    """Kill an agent, and first of all its guard."""
-    (guard,) = guards(namespace)
-    kill(guard)
-    kill(agent.process.pid)
-    agent.process.wait(timeout=5)
 
 
 # What is done to packets
@@ -199,7 +151,8 @@ def download(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("mode", ["nft", "socat", "xdp", "xdp generic"])
-def test_packets_are_merged_natively_and_never_equally(lab: Lab, mode: str) -> None:
+def test_packets_are_merged_natively_and_never_equally(wired: Lab, mode: str) -> None:
+    lab = wired
     word, _, attach = mode.partition(" ")
     errors = {host.name: counted(lab, host.name)["TcpInCsumErrors"] for host in lab.hosts}
     with agent_of(lab) as agent:
@@ -366,108 +319,3 @@ def test_what_somebody_else_changed_is_theirs(lab: Lab, odd: tuple[str, int, int
     inside(lab, HOP, "ethtool", "-K", NIC, "rx", "on")
     assert after[1:] == (9000, 9000)
     assert after[0] == odd[0].replace("rx-checksumming: on", "rx-checksumming: off")
-
-
-# Other NICs than a lab's
-
-
-@contextlib.contextmanager
-def plain(*commands: str) -> Iterator[Run]:
-    """A host with a veth pair as the kernel makes it: a0 has an address, b0 is its other end."""
-    with links.hosts("plain"):
-        links.ip(
-            "plain",
-            "link add a0 numrxqueues 2 numtxqueues 2 type veth peer name b0",
-            "address add 198.19.9.1/30 dev a0",
-            "link set a0 up",
-            "link set b0 up",
-            *commands,
-        )
-        yield lambda *argv: links.run("plain", *argv)
-
-
-def plain_record() -> Path:
-    """Return where the record of a0 belongs."""
-    return record_in(links.namespace("plain"), "a0")
-
-
-@contextlib.contextmanager
-def plain_agent(**place: str) -> Iterator[CheckoutAgent]:
-    """An agent on that host."""
-    with CheckoutAgent(links.namespace("plain"), "198.19.9.1") as agent:
-        assert agent.place(**{"data_nic": "a0", **place})["event"] == "ready"
-        yield agent
-
-
-def test_two_nics_that_segment_themselves() -> None:
-    with plain("link set a0 gro_max_size 180000") as run:
-        # What is asked for and cannot be, for want of checksums, is to be asked for again.
-        run("ethtool", "-K", "b0", "tx", "off", "tx-tcp-ecn-segmentation", "off")
-        before = state(run, "a0"), state(run, "b0")
-        assert "tx-tcp-segmentation: on" in before[0][0]
-        assert before[0][1:] == (180000, 65536)
-        assert "tx-tcp-segmentation: off [requested on]" in before[1][0]
-        with plain_agent(egress_nic="b0") as agent:
-            for nic in ("a0", "b0"):
-                found = use(agent, "equal", nic)
-                assert {value for value in found.values() if isinstance(value, str)} == {"off"}
-                assert "tx-tcp-segmentation: off\n" in run("ethtool", "-k", nic)
-            assert state(run, "a0")[1:] == (1, 1)
-            use(agent, "native", "a0")
-            assert (state(run, "a0"), state(run, "b0")) == before
-            use(agent, "equal", "a0")
-        assert (state(run, "a0"), state(run, "b0")) == before
-
-
-def test_a_nic_below_another() -> None:
-    """It is there that what arrives is merged."""
-    with plain("link add c0 type bridge", "link set a0 master c0", "link set c0 up") as run:
-        before = state(run, "a0"), state(run, "c0")
-        with plain_agent(data_nic="c0") as agent:
-            answer = agent.ask(op="offloads", use="equal")
-            assert list(answer["offloads"]) == ["c0", "a0"]
-            for nic in ("c0", "a0"):
-                assert "tx-tcp-segmentation: off" in run("ethtool", "-k", nic)
-            assert answer["offloads"]["c0"]["generic-receive-offload"] == "off"
-            assert answer["offloads"]["a0"]["gro_max_size"] == 1
-        assert (state(run, "a0"), state(run, "c0")) == before
-
-
-def test_what_cannot_be_put_back_yet_stays_recorded() -> None:
-    """A veth whose peer runs XDP cannot have segmentation offload, as long as it does."""
-    with plain() as run:
-        before = state(run, "a0")
-        with plain_agent() as agent:
-            use(agent, "equal", "a0")
-            links.attach_pass("plain", "b0")
-        after = run("ethtool", "-k", "a0")
-        assert re.search(r"tx-tcp-segmentation: off \[fixed\]", after)
-        assert plain_record().exists()
-        run("ip", "link", "set", "b0", "xdp", "off")
-        said = json.loads(run("/usr/bin/python3", "-B", records.__file__))
-        assert said == ["offload settings of a0"]
-        assert state(run, "a0") == before
-        assert not plain_record().exists()
-
-
-def test_a_nic_that_goes_away_meanwhile() -> None:
-    with plain() as run:
-        record = plain_record()
-        with plain_agent() as agent:
-            use(agent, "equal", "a0")
-            assert record.exists()
-            run("ip", "link", "delete", "a0")
-            assert agent.ask(op="offloads", use="native")["event"] == "error"
-            assert agent.ask(op="renew")["event"] == "ready"
-        assert not record.exists()
-
-
-def test_a_namespace_that_goes_away_leaves_a_record_to_any_clean(lab: Lab) -> None:
-    with plain(), plain_agent() as agent:
-        record = plain_record()
-        use(agent, "equal", "a0")
-        crash(links.namespace("plain"), agent)
-    assert record.exists()
-    done = bench("clean", "-i", lab.name)
-    assert f"record of offloads {record.name}" in done.stderr
-    assert not record.exists()

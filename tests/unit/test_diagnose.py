@@ -330,11 +330,11 @@ def test_what_dropped_the_syns_stands_beside() -> None:
 def test_order_and_where() -> None:
     """Problems before notes, most samples first; warm-ups and invalid samples are named."""
     samples = [sample(NFT, 1, block=0), sample(NFT, 1, failed=2), sample(XDP, 2)]
-    counters = {"TcpExtListenOverflows": 9, "TcpInCsumErrors": 1, "TcpInSegs": 5000}
+    counters = {"TcpExtListenOverflows": 9, "UdpRcvbufErrors": 1, "nic_rx_packets": 5000}
     causes = found({"bob": counters, "alice": {}}, samples=samples)
     assert [(each.name, each.level) for each in causes.values()] == [
         ("listen_overflow", "problem"),
-        ("checksum_corruption", "note"),
+        ("queue_drops", "note"),
     ]
     first = causes["listen_overflow"]
     assert first.samples == ("000-0001", "001-0001", "001-0002")

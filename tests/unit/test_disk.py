@@ -20,7 +20,7 @@ from synthetic import sample, tree
 from bench import tables, timings
 from bench.cells import Cell
 from bench.errors import BenchError
-from bench.files import write_atomic
+from bench.files import replace_atomic, write_atomic
 from bench.results import COLUMNS, RunMeta
 from bench.runs import RunReader
 from bench.runwriter import RunWriter
@@ -137,6 +137,48 @@ def test_an_interrupt_in_the_middle_of_a_write(
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_atomic(path, "after")
+    assert tree(tmp_path) == {"file": b"before"}
+
+
+def test_a_file_is_replaced_by_what_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"before")
+    held = file.open("rb")
+    seen: list[Path] = []
+
+    def make(temporary: Path) -> None:
+        seen.append(temporary)
+        assert tree(tmp_path) == {"file": b"before"}
+        temporary.write_bytes(b"after")
+
+    replace_atomic(file, make)
+    assert tree(tmp_path) == {"file": b"after"}
+    assert seen[0].parent == tmp_path
+    with held:
+        assert held.read() == b"before"
+
+
+def make_half(temporary: Path) -> None:
+    """Leave half a file behind and fail."""
+    temporary.write_bytes(b"hal")
+    raise ValueError("what is left cannot be made")
+
+
+@pytest.mark.parametrize(
+    ("make", "raised", "said"),
+    [
+        (make_half, ValueError, "what is left cannot be made"),
+        (lambda _: None, BenchError, "cannot write .*/file: No such file or directory"),
+        (Path.mkdir, BenchError, "cannot write .*/file: Is a directory"),
+    ],
+    ids=["half", "nothing", "a folder"],
+)
+def test_what_cannot_be_made_replaces_nothing(
+    tmp_path: Path, make: Callable[[Path], None], raised: type[Exception], said: str
+) -> None:
+    write_atomic(tmp_path / "file", "before")
+    with pytest.raises(raised, match=said):
+        replace_atomic(tmp_path / "file", make)
     assert tree(tmp_path) == {"file": b"before"}
 
 

@@ -22,15 +22,8 @@ from bench.hop.modes import MODES
 REPOSITORY = Path(__file__).parents[2]
 PLACE = {"data_nic": "lo", "data_ip": "198.18.0.2", "forward_port": 7000}
 TARGET = {"mode": "nft", "next_ip": "198.18.0.3", "next_port": 8000}
-SIEGE = {
-    "op": "siege",
-    "ip": "198.18.0.2",
-    "port": 7000,
-    "size_bytes": 624,
-    "concurrency": 1,
-    "repetitions": 1,
-    "limit_s": 20,
-}
+SIEGE = {"op": "siege", "ip": "198.18.0.2", "port": 7000, "size_bytes": 624, "limit_s": 20}
+SIEGE |= {"concurrency": 1, "repetitions": 1}
 
 
 def fails(work: Any, *arguments: Any) -> HopError:

@@ -104,6 +104,13 @@ def test_a_sample_that_counts() -> None:
         (CELL, raw(**through(301, 350, 400)), ""),
         (CELL, raw(hosts=chain(*packets((1500, 1200), (1500, 1200), (1500, 1200)))), ""),
         (CELL, raw(hosts=chain(*packets((1501, 1199), (1480, 1215), (1490, 1200)))), ""),
+        # One in fifty, and twenty more.
+        (CELL, raw(hosts=chain(*packets((1450, 1200), (1401, 1244), (1450, 1200)))), ""),
+        (
+            CELL,
+            raw(hosts=chain(*packets((1449, 1200), (1449, 1200), (1449, 1200)))),
+            "the client sent 1500 packets, hop 1 forwarded 1449",
+        ),
         (
             CELL,
             raw(hosts=chain(*packets((1000, 1200), (1000, 1200), (1000, 1200)))),

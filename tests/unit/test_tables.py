@@ -67,6 +67,8 @@ def test_what_was_added_is_read_before_and_after_it_is_joined(tmp_path: Path) ->
     assert before["failed_us"].to_pylist() == [None] * 3 + [3e6] + [None] * 2
     assert before["port"].to_pylist() == [40000] * 3 + [0] + [40000] * 2
     assert before["bytes"].to_pylist() == [624] * 3 + [None] * 3
+    # The parts share their words, whatever each one calls its own sample.
+    assert len({tuple(chunk.dictionary.to_pylist()) for chunk in before["sample"].chunks}) == 1
     tables.join(tmp_path)
     assert files(tmp_path) == {"connections.parquet"}
     assert not (tmp_path / PARTS).exists()
@@ -196,7 +198,7 @@ def retyped(name: str, values: pa.Array) -> bytes:
         retyped("sample", pa.array([1])),
         retyped("sample", pa.array([None], pa.string())),
         retyped("start_s", pa.array(["soon"])),
-        retyped("start_s", pa.array([1], pa.int64())),
+        retyped("start_s", pa.array([True])),
         retyped("response_us", pa.array([[1.0]])),
     ],
     ids=lambda content: str(len(content)),
@@ -230,9 +232,30 @@ def test_a_joined_file_that_is_damaged_is_not_replaced(tmp_path: Path) -> None:
     assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
 
 
-def test_a_whole_file_of_somebody_elses_is_read(tmp_path: Path) -> None:
-    damage(tmp_path, JOINED, as_parquet(WHOLE))
-    assert tables.read_connections(tmp_path).to_pylist() == WHOLE.to_pylist()
+@pytest.mark.parametrize("file", [PART, JOINED], ids=["a part", "the joined file"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        as_parquet(WHOLE),
+        as_parquet(WHOLE.select(WHOLE.column_names[::-1])),
+        as_parquet(pa.Table.from_pandas(WHOLE.to_pandas())),
+        retyped("sample", pa.array(["001-0001"], pa.large_string())),
+        retyped("end", pa.array(["server"]).dictionary_encode()),
+        retyped("start_s", pa.array([0], pa.int64())),
+        retyped("port", pa.array([1], pa.int64())),
+        retyped("bytes", pa.array([624.0])),
+        retyped("failed_us", pa.array([None], pa.null())),
+    ],
+    ids=lambda content: str(len(content)),
+)
+def test_files_of_other_tools_are_read(tmp_path: Path, file: Path, content: bytes) -> None:
+    """pandas for one has whole numbers with a point where some are missing."""
+    damage(tmp_path, file, content)
+    for _ in range(2):
+        found = tables.read_connections(tmp_path)
+        assert found.schema == tables.CONNECTIONS
+        assert found.to_pylist() == WHOLE.to_pylist()
+        tables.join(tmp_path)
 
 
 # Counters

@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 from synthetic import START, connections, read_run, write_run
 
 from bench.cells import Cell
+from bench.cli import cli
 from bench.commands.compare import compare_command
 from bench.commands.list_ import list_command
 from bench.commands.show import show_command
@@ -280,7 +281,7 @@ def test_findings_and_causes_are_shown(tmp_path: Path) -> None:
 
 def call(command: click.Command, *arguments: str) -> Any:
     """Call a command, which must succeed, and return its output apart by stream."""
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(cli, (str(command.name), *arguments), catch_exceptions=False)
     assert result.exit_code == 0
     return result
 
