@@ -22,7 +22,16 @@ from bench.sweep import Sweep
 from bench.untilci import Until
 
 # What of a host has to be as it was, for its samples to be of the same cells.
-_SAME = ("name", "data_nic", "port", "xdp_attach", "egress_nic", "nat_ports", "nat_policy")
+_SAME = (
+    "name",
+    "data_nic",
+    "port",
+    "xdp_attach",
+    "egress_nic",
+    "nat_ports",
+    "nat_flows",
+    "nat_policy",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,16 @@ class Resumed:
         """How many samples are missing."""
         measured = sum(not name.startswith("000-") for name in self.writer.sample_ids)
         return max(0, self.sweep.blocks * len(self.sweep.cells) - measured)
+
+    @property
+    def blocks(self) -> int:
+        """How many whole blocks there are."""
+        return self.sweep.blocks - -(-self.lacks // len(self.sweep.cells))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended as it should."""
+        return bool(self.meta["status"] == "complete")
 
     @property
     def until(self) -> Until | None:

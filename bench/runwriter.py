@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,14 +39,17 @@ from bench.sweep import Sweep, order
 class RunWriter:
     """One run directory while it is being made.
 
-    Every file is replaced whole, so that whatever happens, what is on the disk can be read. Each
-    method raises BenchError when the file system objects; what was written before stays.
+    The directory is locked until `finish` or `close`. Every file is replaced whole, so that
+    whatever happens, what is on the disk can be read. Each method raises BenchError when the file
+    system objects; what was written before stays.
     """
 
     def __init__(
         self, path: Path, document: dict[str, Any], rows: Mapping[str, list[str]] | None = None
     ) -> None:
+        """Raises BenchError when another process is making this run."""
         self.path = path
+        self._lock = _locked(path)
         self._document = document
         self._samples = dict(rows or {})
 
@@ -119,14 +125,27 @@ class RunWriter:
         now: datetime | None = None,
         **values: Any,
     ) -> None:
-        """Record how the run ended, with more values of run.json, and join the samples' tables."""
-        self.update(
-            status=status,
-            ended_at=iso_utc(now or datetime.now(UTC)),
-            timing=asdict(timing or Timing()),
-            **values,
-        )
-        tables.join(self.path)
+        """Record how the run ended, with more values of run.json; join the tables, and close."""
+        try:
+            self.update(
+                status=status,
+                ended_at=iso_utc(now or datetime.now(UTC)),
+                timing=asdict(timing or Timing()),
+                **values,
+            )
+            tables.join(self.path)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the directory, for another process to go on with."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.close()
 
     def _write_document(self, document: Mapping[str, Any]) -> None:
         text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
@@ -172,6 +191,24 @@ def _document(run_id: str, meta: RunMeta, started: datetime) -> dict[str, Any]:
         "host_facts_after": {},
         "changes": [],
     }
+
+
+def _locked(path: Path) -> int:
+    """Lock a folder until the descriptor returned is closed, or the process ends."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BenchError(
+            f"run {path.name} is being made by another process", remedy="wait until it has ended"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
 
 
 def _new_folder(output_dir: Path, started: datetime) -> Path:

@@ -187,7 +187,9 @@ def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     kind = column.type
     if field.type == _WORD and (pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
         return column.cast(pa.string()).dictionary_encode().cast(_WORD)
-    if field.type != _WORD and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    # Where all of a column is missing, nothing says what it would have been.
+    if field.type != _WORD and (is_number or pa.types.is_null(kind)):
         return column.cast(field.type)
     raise pa.ArrowTypeError(f"{field.name} is of type {kind}")
 

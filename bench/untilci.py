@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.cells import MAX_BLOCKS
 from bench.errors import UsageError
 
 METRIC = "response_us"
 DEFAULT_LIMIT_S = 1800.0
-_MOST_BLOCKS = 999  # sample ids have three digits for it
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*(s|m|min|h|)")
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -59,7 +59,8 @@ def wide(comparison: Mapping[str, Any], half_width: float) -> list[str]:
             continue
         width = _half_width(pair)
         if width > half_width:
-            where = f"{pair['hops']} hops, {pair['size_bytes']} B, c={pair['concurrency']}"
+            hops = f"{pair['hops']} hop" + ("" if pair["hops"] == 1 else "s")
+            where = f"{hops}, {pair['size_bytes']} B, c={pair['concurrency']}"
             found.append((width, f"{pair['a']} with {pair['b']} at {where}"))
     return [
         f"{text}: " + ("no interval yet" if math.isinf(width) else f"±{width:.1%}")
@@ -74,10 +75,13 @@ def _half_width(pair: Mapping[str, Any]) -> float:
     return float((high - low) / 2 / pair["ratio"])
 
 
-def judge(until: Until, began: float, say: Callable[[str], None]) -> Callable[[Path], bool]:
+def judge(
+    until: Until, began: float, say: Callable[[str], None], earlier: int = 0
+) -> Callable[[Path], bool]:
     """Return what decides after each block whether there are enough.
 
-    began: time.monotonic() when the command started. say: told what is still too wide.
+    began: time.monotonic() when the command started. say: told what is still too wide. earlier:
+    blocks that a run which is resumed had already.
     """
     from bench.compare import compare
     from bench.runs import RunReader
@@ -89,18 +93,19 @@ def judge(until: Until, began: float, say: Callable[[str], None]) -> Callable[[P
         if not left:
             say(f"every pair's interval is within ±{until.half_width:.1%} after {blocks} blocks")
             return True
-        if blocks >= _MOST_BLOCKS:
-            say(f"{blocks} blocks are the most there can be; {len(left)} pairs are wider")
+        many = f"{len(left)} pair is" if len(left) == 1 else f"{len(left)} pairs are"
+        wider = f"{many} wider than ±{until.half_width:.1%}, first {left[0]}"
+        if blocks >= MAX_BLOCKS:
+            say(f"{blocks} blocks are the most there can be; {wider}")
             return True
         used_s = time.monotonic() - began
         # A block that cannot end in time is not begun.
-        if used_s * (blocks + 1) / blocks > until.limit_s:
+        if used_s + used_s / max(1, blocks - earlier) > until.limit_s:
             say(
-                f"the time limit of {until.limit_s:.0f} s is reached after {blocks} blocks; "
-                f"{len(left)} pairs are wider than ±{until.half_width:.1%}, first {left[0]}"
+                f"the time limit of {until.limit_s:.0f} s is reached after {blocks} blocks; {wider}"
             )
             return True
-        say(f"{len(left)} pairs are wider than ±{until.half_width:.1%}, first {left[0]}")
+        say(wider)
         return False
 
     return enough

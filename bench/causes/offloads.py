@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.causes.model import Cause, Level, cause, joined
+from bench.causes.model import Cause, Level, cause, counted, joined
 from bench.causes.observed import Observed
 
 # What the stack received: packets, and the segments that they consisted of
@@ -178,7 +178,9 @@ def _told(
         if other != label and (factors := moved.merged(mtus))
     ]
     beside = f"; beside it at most {joined(others)}" if others else ""
-    return f"{label}, {size_bytes:,} B, {hops} hops, {offloads} offloads: {where}{beside}"
+    return (
+        f"{label}, {size_bytes:,} B, {counted(hops, 'hop')}, {offloads} offloads: {where}{beside}"
+    )
 
 
 def _differing(observed: Observed) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bench.inventory import load
 from bench.plan import BLOCKS, REQUESTS, Request, fit, sweep_of
 from bench.progress import RunProgress
 from bench.sweep import Sweep, order
-from bench.untilci import Until, parse_duration_s, parse_half_width
+from bench.untilci import Until, judge, parse_duration_s, parse_half_width
 
 _MAX_SEED = 2**63 - 1
 
@@ -77,7 +77,7 @@ def run_command(
     if resume is not None:
         if dry_run:
             raise UsageError("--dry-run is for a new run; bench show says what one has")
-        _print_verdict(_resume(inventory, resume, folder, request, until, began))
+        _print_verdict(_resume(inventory, resume, folder, request, until, timer, began))
         return
     sweep = sweep_of(request)
     if dry_run:
@@ -108,10 +108,10 @@ def _until(until_ci: str | None, time_limit: str | None) -> Until | None:
     return Until(half_width, parse_duration_s(time_limit))
 
 
-def _enough(until: Until | None, began: float, progress: RunProgress) -> Any:
-    from bench.untilci import judge
-
-    return judge(until, began, progress.phase) if until else None
+def _enough(
+    until: Until | None, began: float, progress: RunProgress, earlier: int = 0
+) -> Callable[[Path], bool] | None:
+    return judge(until, began, progress.phase, earlier) if until else None
 
 
 def _resume(
@@ -120,6 +120,7 @@ def _resume(
     folder: Path,
     request: Request,
     until: Until | None,
+    timer: bool,
     began: float,
 ) -> Path:
     """Measure what an interrupted run lacks. Raises BenchError."""
@@ -128,8 +129,10 @@ def _resume(
 
     if request.names_cells or request.file is not None or request.seed is not None:
         raise UsageError("--resume goes on with the run's own cells and order: name none")
+    if not timer or not request.aa:
+        raise UsageError("--resume goes on as the run began: leave out --no-timer and --no-aa")
     resumed = with_blocks(reopen(reference, folder), request.blocks)
-    if not resumed.lacks and until is None:
+    if not resumed.lacks and until is None and (resumed.complete or resumed.until is None):
         raise BenchError(
             f"run {resumed.writer.run_id} lacks no sample",
             remedy="ask for more with --blocks or --until-ci, or start another run",
@@ -140,7 +143,8 @@ def _resume(
         for note in notes:
             progress.phase(note)
         resumed.begin(notes, until)
-        options = Options(resumed.timer, _enough(until, began, progress), resumed.timing)
+        enough = _enough(until, began, progress, resumed.blocks)
+        options = Options(resumed.timer, enough, resumed.timing)
         return run(chain, resumed.sweep, resumed.writer, progress, began=began, options=options)
 
 

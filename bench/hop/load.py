@@ -76,6 +76,8 @@ class Load:
             raise HopError("siege's rc file is missing", "run bench deploy")
         HOME.mkdir(mode=0o700, exist_ok=True)
         self._host = HostCounters((nic,))
+        if self._offloads is not None:
+            self._offloads.restore()
         self._offloads = Offloads((nic,))
         if timer and self._timer is None:
             self._timer = ConnectionTimer()

@@ -84,7 +84,7 @@ def machine() -> dict[str, set[Any]]:
         "BPF programs": _bpf_programs(),
         "nft tables": _nft_tables(),
         "processes": processes(*_PROGRAMS),
-        "files": _names_in("/run/hopbench"),
+        "files": _names_in("/run/hopbench") | _names_in("/run/hopbench-offloads"),
         "folders": {str(path) for path in (Path("/run/sshd"), _DEPLOYED) if path.exists()},
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -102,13 +104,18 @@ def meanwhile(again: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join()
 
 
-def measuring(lab: Lab) -> bool:
-    """Whether siege runs at the lab's client at this moment."""
+def programs(lab: Lab, host: str, name: str) -> dict[int, str]:
+    """Return what runs under a name at a host: process ids and command lines."""
     pids = subprocess.run(
-        ["ip", "netns", "pids", lab.namespace("client")], capture_output=True, text=True, check=True
+        ["ip", "netns", "pids", lab.namespace(host)], capture_output=True, text=True, check=True
     ).stdout.split()
+    return {pid: text for pid, text in processes(name) if str(pid) in pids}
+
+
+def measuring(lab: Lab) -> bool:
+    """Whether a sample is being made at this moment."""
     # Facts ask siege for its version.
-    return any(str(pid) in pids and "http:" in text for pid, text in processes("siege"))
+    return any("http:" in text for text in programs(lab, "client", "siege").values())
 
 
 # --- causes ------------------------------------------------------------------------------------
@@ -151,8 +158,19 @@ def test_checksum_corruption(odd: Lab, diagnose: Callable[..., Causes]) -> None:
 
 
 def test_listen_overflow(odd: Lab, diagnose: Callable[..., Causes]) -> None:
-    with sysctl(odd, "server", "net.core.somaxconn", "8"):
-        causes = diagnose("direct", concurrency=50, requests=300)
+    """A short queue, and a server that does not come to accepting for a while."""
+
+    def pause(over: threading.Event) -> None:
+        if measuring(odd):
+            workers = programs(odd, "server", "nginx")
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                over.wait(0.2)
+
+    with sysctl(odd, "server", "net.core.somaxconn", "8"), meanwhile(pause):
+        causes = diagnose("direct", concurrency=50, requests=2000)
     assert "net.core.somaxconn 8" in expect(causes, "listen_overflow", "server")
 
 
@@ -192,10 +210,17 @@ def test_port_exhaustion(odd: Lab, diagnose: Callable[..., Causes]) -> None:
 
 
 def test_cpu_saturated(odd: Lab, diagnose: Callable[..., Causes]) -> None:
-    causes = diagnose("socat", hops=2, concurrency=50, requests=400)
-    hosts = [host.name for host in odd.hosts]
-    told = expect(causes, "cpu_saturated", *hosts, level="note")
-    assert "the machine that client, hop1, hop2 and server share: all CPUs" in told
+    """As many idle loops at a hop as there are CPUs."""
+    loop = ["ip", "netns", "exec", odd.namespace("hop1"), "sh", "-c", "while :; do :; done"]
+    loops = [subprocess.Popen(loop) for _ in range(os.cpu_count() or 1)]
+    try:
+        causes = diagnose("socat", concurrency=25, requests=400)
+    finally:
+        for each in loops:
+            each.kill()
+            each.wait()
+    told = expect(causes, "cpu_saturated", "client", "hop1", "server", level="note")
+    assert "the machine that client, hop1 and server share: all CPUs" in told
 
 
 def test_offload_mismatch(odd: Lab, diagnose: Callable[..., Causes]) -> None:

@@ -50,7 +50,7 @@ def test_hosts_have_what_the_datapath_needs(lab: Lab) -> None:
         assert "tx-checksumming: off" in features
         assert "generic-receive-offload: on" in features
         link = json.loads(inside(lab, host, "ip", "-json", "-details", "link", "show", "eth0"))
-        assert link[0]["gro_max_size"] == 1600
+        assert link[0]["gro_max_size"] == 65536
         assert int(inside(lab, host, "cat", "/proc/sys/net/ipv4/ip_default_ttl")) > 64
     assert network.wire_programs(lab) == len(lab.hosts)
 

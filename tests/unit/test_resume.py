@@ -164,6 +164,7 @@ def test_samples_that_are_invalid_are_not_made_again(tmp_path: Path) -> None:
     path = write(tmp_path, 4)
     resumed = reopen(path.name, tmp_path)
     resumed.writer.add_sample(Sample(CELLS[0], 2, 2, START, None, "hop1: throttled"), "")
+    resumed.writer.close()
     assert reopen(path.name, tmp_path).lacks == resumed.lacks == 4
 
 
@@ -181,9 +182,21 @@ def test_how_long_a_run_was_to_last(tmp_path: Path) -> None:
     resumed = reopen(path.name, tmp_path)
     assert resumed.until == Until(0.05, 600.0)
     resumed.begin((), Until(0.02, 90.0))
+    resumed.writer.close()
     assert reopen(path.name, tmp_path).until == Until(0.02, 90.0)
-    resumed.begin((), None)
+    again = reopen(path.name, tmp_path)
+    again.begin((), None)
+    again.writer.close()
     assert reopen(path.name, tmp_path).until is None
+
+
+def test_two_processes_do_not_make_one_run(tmp_path: Path) -> None:
+    path = write(tmp_path, 4)
+    first = reopen(path.name, tmp_path)
+    with pytest.raises(BenchError, match="being made by another process"):
+        reopen(path.name, tmp_path)
+    first.writer.close()
+    assert reopen(path.name, tmp_path).lacks == first.lacks
 
 
 # Runs that cannot be gone on with

@@ -220,7 +220,7 @@ def write(folder: Path, blocks: int, noise: float, timed: bool = True) -> Path:
     )
 
 
-NFT = r"nft with direct at 1 hops, 624 B, c=1"
+NFT = r"nft with direct at 1 hop, 624 B, c=1"
 
 
 @pytest.mark.parametrize("timed", [True, False])
@@ -231,15 +231,15 @@ NFT = r"nft with direct at 1 hops, 624 B, c=1"
         (10, 0.01, 0, 600, True, "every pair's interval is within ±5.0% after 10 blocks"),
         # Enough is enough, also when the time is over.
         (10, 0.01, 9999, 600, True, "every pair's interval is within ±5.0% after 10 blocks"),
-        (10, 0.3, 0, 600, False, f"1 pairs are wider than ±5.0%, first {NFT}: ±"),
-        (3, 0.01, 0, 600, False, f"1 pairs are wider than ±5.0%, first {NFT}: no interval yet"),
+        (10, 0.3, 0, 600, False, f"1 pair is wider than ±5.0%, first {NFT}: ±"),
+        (3, 0.01, 0, 600, False, f"1 pair is wider than ±5.0%, first {NFT}: no interval yet"),
         # Ten took 540 s: the eleventh ends in time.
-        (10, 0.3, 540, 600, False, "1 pairs are wider than ±5.0%, first"),
+        (10, 0.3, 540, 600, False, "1 pair is wider than ±5.0%, first"),
         (
             *(10, 0.3, 560, 600, True),
-            "the time limit of 600 s is reached after 10 blocks; 1 pairs are wider than ±5.0%",
+            "the time limit of 600 s is reached after 10 blocks; 1 pair is wider than ±5.0%",
         ),
-        (1, 0.3, 310, 600, True, "the time limit of 600 s is reached after 1 blocks; 1 pairs"),
+        (1, 0.3, 310, 600, True, "the time limit of 600 s is reached after 1 blocks; 1 pair"),
     ],
 )
 def test_when_blocks_are_enough(
