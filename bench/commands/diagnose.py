@@ -13,6 +13,7 @@ from bench.causes.model import Cause, counted
 from bench.diagnose import diagnose
 from bench.paths import results_dir
 from bench.runs import RunReader
+from bench.verdict import plain
 
 
 @click.command("diagnose")
@@ -40,8 +41,8 @@ def _blocks(causes: Sequence[Cause], samples: int) -> list[str]:
     return [
         "\n".join(
             [
-                f"{cause.level.capitalize()}: {cause.line()}",
-                *(f"  - {line}" for line in cause.evidence),
+                plain(f"{cause.level.capitalize()}: {cause.line()}"),
+                *(plain(f"  - {line}") for line in cause.evidence),
                 f"  What helps: {cause.remedy}.",
             ]
         )

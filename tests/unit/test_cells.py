@@ -130,7 +130,7 @@ def test_hops(text: str, hops: tuple[int, ...]) -> None:
         ("concurrencies", "0", "--concurrency: '0' is not a whole number from 1 to 1000"),
         ("concurrencies", "1,1001", "--concurrency: '1001' is not a whole number from 1 to 1000"),
         ("requests", "1000001", "--requests: '1000001' is not a whole number from 1 to 1000000"),
-        ("blocks", "1.5", "--blocks: '1.5' is not a whole number from 1 to 999"),
+        ("blocks", "1.5", "--blocks: '1.5' is not a whole number from 1 to 1000"),
         ("attach", "skb", "--attach: 'skb' is none of native, generic, offload"),
         ("offloads", "off", "--offloads: 'off' is none of equal, native"),
     ],

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from observing import BULK, CHAIN, NFT, ROLES, XDP, Counters, causes_of, found, sample
 from synthetic import START, connections, read_run, write_run
 
+from bench import cli
 from bench.causes.model import joined, level
-from bench.commands.diagnose import diagnose_command
 from bench.diagnose import diagnose
 from bench.errors import BenchError
 from bench.results import RunMeta
@@ -172,7 +172,7 @@ def test_many_words() -> None:
 def test_a_run_without_counters_or_connections(tmp_path: Path) -> None:
     path = write_run(tmp_path, (NFT, XDP), lambda *_: 1.0, blocks=2)
     assert diagnose(read_run(path)) == []
-    done = CliRunner().invoke(diagnose_command, [str(path)])
+    done = CliRunner().invoke(cli.cli, ["diagnose", str(path)])
     assert done.exit_code == 0
     assert done.output == "No cause found: nothing odd in 4 samples.\n"
 
@@ -188,18 +188,27 @@ def test_the_command(tmp_path: Path) -> None:
         *("listen_overflow", "syn_retransmission")
     }
     writer.finish("complete")
-    done = CliRunner().invoke(diagnose_command, ["latest", "--results", str(tmp_path), "--json"])
+    done = CliRunner().invoke(cli.cli, ["diagnose", "latest", "--results", str(tmp_path), "--json"])
     document = json.loads(done.output)
     assert (document["run"], document["samples"]) == (writer.run_id, 1)
     assert [each["name"] for each in document["causes"]] == [
         *("listen_overflow", "syn_retransmission")
     ]
     assert document["causes"][0]["samples"] == {"count": 1, "ids": ["001-0001"]}
-    text = CliRunner().invoke(diagnose_command, ["latest", "--results", str(tmp_path)]).output
+    text = CliRunner().invoke(cli.cli, ["diagnose", "latest", "--results", str(tmp_path)]).output
     assert "Problem: Listen queue overflow at server, in 1 of 1 sample: " in text
     assert "server: TcpExtListenOverflows 70" in text
     assert "client: connect times at 1 s (30)" in text
     assert "What helps: raise net.core.somaxconn" in text
+
+
+def test_names_are_no_commands_to_a_terminal(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, RunMeta(Sweep((NFT,), 1, seed=1)), now=START)
+    row = {"host": "bob\x1b[2J\nroot", "role": "server", "TcpExtListenOverflows": 70.0}
+    writer.add_sample(sample(), "{}", None, [row])
+    output = CliRunner().invoke(cli.cli, ["diagnose", str(writer.path)], color=True).output
+    assert "at bob [2J root, in 1 of 1 sample" in output
+    assert "\x1b" not in output
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
