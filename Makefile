@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Tools find each other (ansible-lint runs ansible-playbook) without an activated environment.
 export PATH := $(BIN):$(PATH)
 
-PYTHON_DIRS := bench tests ansible
+PYTHON_DIRS := bench tests ansible tools
 SHELL_FILES := $(wildcard ansible/roles/*/files/*.sh tools/*.sh .ci/run)
 BPF_FILES := $(wildcard bpf/*.c bpf/*.h)
 

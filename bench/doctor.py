@@ -17,6 +17,11 @@ from bench.readiness_ports import overlap, overlapping, port_range
 
 # A clock this far off makes logs of two hosts hard to lay side by side; no figure depends on it.
 _CLOCK_LIMIT_S = 5.0
+_MODULES_OF_ROLE = {
+    "client": (("bcc", "python3-bpfcc"),),
+    "hop": (("bcc", "python3-bpfcc"), ("nftables", "python3-nftables")),
+    "server": (),
+}
 _TOOLS_OF_ROLE = {
     "client": ("siege",),
     "hop": ("socat", "nft", "unshare"),
@@ -64,20 +69,20 @@ def _host(host: Host, found: dict[str, Any], asked_at: float) -> Iterator[Findin
     yield Finding(host.name, "ok", f"{found['os']}, kernel {found['kernel']}, {found['cpus']} CPUs")
     if found["uid"] != 0:
         yield problem("commands do not run as root", "set ansible_become: true")
-    if not found["bpf"] and host.role == "hop":
+    # A hop's forwarder is a BPF program, and so is the client's connection timer.
+    if not found["bpf"] and host.role != "server":
         yield problem("this kernel has no BPF", "use a kernel with CONFIG_BPF_SYSCALL")
     for tool in _TOOLS_OF_ROLE[host.role]:
         if found["tools"].get(tool) is None:
             yield problem(f"{tool} is not installed", "run bench deploy")
-    if host.role == "hop":
-        for module, package in (("bcc", "python3-bpfcc"), ("nftables", "python3-nftables")):
-            if found["modules"].get(module) is None:
-                yield problem(f"{package} is not installed", "run bench deploy")
-        if found["kernel_headers"] is None:
-            yield problem(
-                f"no kernel headers for {found['kernel']}",
-                "run bench deploy; where none exist, set hopbench_headers_link=true",
-            )
+    for module, package in _MODULES_OF_ROLE[host.role]:
+        if found["modules"].get(module) is None:
+            yield problem(f"{package} is not installed", "run bench deploy")
+    if found["kernel_headers"] is None and host.role != "server":
+        yield problem(
+            f"no kernel headers for {found['kernel']}",
+            "run bench deploy; where none exist, set hopbench_headers_link=true",
+        )
     if abs(found["time"] - asked_at) > _CLOCK_LIMIT_S:
         yield warning(
             f"its clock is {found['time'] - asked_at:+.0f} s off",

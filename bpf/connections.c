@@ -73,11 +73,12 @@ static __always_inline void report(void *ctx, struct timer_target *target,
 		.port = FIELD(ctx, __u16, sport),
 	};
 
-	if (open->established_ns)
+	if (open->established_ns) {
 		done.connect_ns = open->established_ns - open->syn_ns;
-	done.end = !open->established_ns ? END_FAILED :
-		   state == CLOSE_WAIT	 ? END_SERVER :
-					   END_CLIENT;
+		done.end = state == CLOSE_WAIT ? END_SERVER : END_CLIENT;
+	} else {
+		done.end = END_FAILED;
+	}
 	/* Nobody is woken: the agent comes by. */
 	if (bpf_ringbuf_output(map_of(timer_done), &done, sizeof(done), BPF_RB_NO_WAKEUP))
 		__sync_fetch_and_add(&target->lost, 1);

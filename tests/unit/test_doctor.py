@@ -282,10 +282,18 @@ def test_the_egress_nic(changes: dict[str, Any], texts: list[str]) -> None:
 
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_what_only_hops_need(role: str) -> None:
-    changes = {"nic__driver": "e1000", "nic__mtu": 9000, "nic__forwarding": "0", "bpf": False}
+    changes = {"nic__driver": "e1000", "nic__mtu": 9000, "nic__forwarding": "0"}
     settings = {"egress_nic": "eth1", "nat_ports": (30000, 40000), "xdp_attach": "offload"}
     assert said(changes, role=role, **settings) == []
     assert [finding.text for finding in said({"nic": None}, role=role)] == ["no NIC eth0"]
+
+
+def test_the_client_needs_bpf_for_its_timer() -> None:
+    changes = {"bpf": False, "modules__bcc": None, "kernel_headers": None}
+    texts = [finding.text for finding in said(changes, role="client")]
+    assert len(texts) == 3
+    assert "BPF" in texts[0] and "python3-bpfcc" in texts[1] and "headers" in texts[2]
+    assert said(changes, role="server") == []
 
 
 @pytest.mark.parametrize(
