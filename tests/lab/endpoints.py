@@ -135,7 +135,7 @@ def counted(lab: Lab, host: str) -> dict[str, int]:
 
 def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     """Return by how much each counter that moved has grown."""
-    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    return {name: after[name] - before.get(name, 0) for name in after if after[name] != before[name]}
 
 
 def dropped(counts: dict[str, int]) -> dict[str, int]:

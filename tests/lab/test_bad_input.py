@@ -37,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a few files."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    options = "size=64k,nr_inodes=14"
+    options = "size=4m,nr_inodes=24"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "hopbench-test", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)

@@ -103,8 +103,9 @@ def test_a_run(lab6: Lab, tmp_path: Path) -> None:
     )
     assert done.status == 0, done.stderr
     run = RunReader.open("latest", tmp_path)
-    samples = run.samples
+    samples = run.samples[~run.samples["warmup"] & ~run.samples["twin"]]
     assert len(samples) == 1 + 2 * len(HOP_MODES)
+    assert (samples["timed"] == 20).all()
     assert samples["valid"].all(), list(samples["invalid_reason"])
     assert (samples["transactions"] == 20).all()
     assert run.meta["chain"]["hops"][0]["data_ip"] == lab6.hosts[1].data_ip

@@ -247,7 +247,7 @@ print(timer.take()["data"])
         restore = ["sh", "-c", f"echo {before.strip()} > {range_file}"]
         subprocess.run([*inside, *restore], check=True)
     assert "Cannot assign requested address" in done.stderr
-    found = connections.columns(connections.unpack(done.stdout), None)
+    found = connections.columns(connections.unpack(done.stdout.strip()), None)
     assert (list(found["end"]), found["port"].tolist()) == (["failed"], [0])
 
 
