@@ -61,6 +61,11 @@ def columns(records: bytes, payload_bytes: int | None) -> dict[str, Any]:
     }
 
 
+def failed(records: bytes) -> int:
+    """Return how many connections were never seen established."""
+    return int((np.frombuffer(records, _RECORD)["end"] >= _FAILED).sum())
+
+
 def rate_per_s(records: bytes) -> float | None:
     """Return established connections a second, from the first SYN to the last response, or None."""
     found = np.frombuffer(records, _RECORD)

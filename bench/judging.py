@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from bench import connections
 from bench.cells import Cell
 from bench.counters import HostDelta
 from bench.errors import BenchError
@@ -100,6 +101,10 @@ def _timer_reason(cell: Cell, raw: RawSample) -> str:
         return f"the connection timer lost {raw.lost} of {cell.transactions} connections"
     if raw.timed != cell.transactions:
         return f"the connection timer saw {raw.timed} of {cell.transactions} connections"
+    # siege had an answer to every request: the kernel did not run the timer where one of its
+    # sockets changed its state.
+    if raw.records and (unseen := connections.failed(raw.records)):
+        return f"the connection timer saw {unseen} of {cell.transactions} connections never open"
     return ""
 
 

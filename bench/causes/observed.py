@@ -35,7 +35,9 @@ class Sampled:
     """A sample, as far as causes ask for it.
 
     place: words for its cell. connections: how many there were or should have been. failed: what
-    siege counts as failed, 0 where it left no report. lost: what the connection timer missed.
+    siege counts as failed, 0 where it left no report. lost: what the connection timer had no room
+    for. untimed: connections that siege made and the timer did not see end. reported: whether
+    siege left a report.
     """
 
     place: str
@@ -50,6 +52,8 @@ class Sampled:
     connections: int
     failed: int
     lost: int
+    untimed: int
+    reported: bool
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ def _sampled(row: Mapping[Any, Any]) -> Sampled:
         connections=timed or done + failed or row["requests"],
         failed=failed,
         lost=_whole(row["lost"]),
+        untimed=max(0, done + failed - timed) if timed else 0,
+        reported=bool(done or failed),
     )
 
 

@@ -4,26 +4,24 @@
 from __future__ import annotations
 
 import base64
-import ctypes
-import errno
-import fcntl
 import ipaddress
 import mmap
 import os
-import platform
-import re
+import socket
 import struct
-import subprocess
 import zlib
-from pathlib import Path
 
-from . import compiler, kernel, process
+from . import btf, compiler, kernel
 from .compiler import Map
 from .errors import HopError
 
-_EVENT = Path("/sys/kernel/tracing/events/sock/inet_sock_set_state")
-_FIELDS = ("skaddr", "newstate", "sport", "dport", "daddr_v6")
-_FIELD = re.compile(r"\bfield:[^;]*?\b(\w+)(?:\[\d+\])?;\s*offset:(\d+);")
+_TRACEPOINT = b"inet_sock_set_state"
+_FIELDS = {
+    "sock_common": ("skc_daddr", "skc_dport", "skc_v6_daddr"),
+    "inet_sock": ("inet_sport",),
+}
+# Both of bpf/connections.c: what one cannot see, the other does.
+_PROGRAMS = ("hopbench_connections", "hopbench_connections_again")
 
 # 400,000 connections: a sample of less is not read before it has ended.
 RING_BYTES = 1 << 24
@@ -31,17 +29,12 @@ _PAGE = mmap.PAGESIZE
 # Each with the ring's header (struct bpf_ringbuf_hdr: length and flags, page offset) of 8 bytes.
 RECORD_BYTES = 8 + 32
 _BUSY = 0x80  # BPF_RINGBUF_BUSY_BIT, in the last byte of the length
+_REMEDY = "measure with siege's clock alone: --no-timer"
 # struct timer_target of bpf/connections.c
 _TARGET = struct.Struct("=16sHHIQ")
 _FIRST = struct.pack("=I", 0)
 # What one answer holds; compressed, a line of about half a megabyte.
 MOST_RECORDS = 20_000
-
-_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
-_PERF_TYPE_TRACEPOINT = 2
-_PERF_EVENT_IOC_SET_BPF = 0x40042408
-_PERF_EVENT_IOC_ENABLE = 0x2400
-_PERF_FLAG_FD_CLOEXEC = 8
 
 
 class ConnectionTimer:
@@ -53,10 +46,13 @@ class ConnectionTimer:
         ring_bytes: room for connections that have ended, a power of 2 and whole pages.
         """
         self._ring_bytes = ring_bytes
-        self._id, offsets = _tracepoint()
+        try:
+            offsets = btf.offsets(_FIELDS)
+        except HopError as error:
+            raise HopError(error.cause, _REMEDY) from error
         self._fds = compiler.load(
             "connections.c",
-            ("hopbench_connections",),
+            _PROGRAMS,
             {
                 "timer_target": Map("ARRAY", 4, _TARGET.size, 1),
                 "timer_open": Map("HASH", 8, 16, 16384),
@@ -66,7 +62,7 @@ class ConnectionTimer:
                 "TIMER_RING_BYTES": ring_bytes,
                 **{f"OFFSET_{name}": at for name, at in offsets.items()},
             },
-            kind="TRACEPOINT",
+            kind="RAW_TRACEPOINT",
         )
         ring = self._fds["timer_done"]
         self._consumer = mmap.mmap(ring, _PAGE, mmap.MAP_SHARED)
@@ -74,24 +70,26 @@ class ConnectionTimer:
         self._producer = mmap.mmap(
             ring, _PAGE + 2 * ring_bytes, access=mmap.ACCESS_READ, offset=_PAGE
         )
-        self._perf_fd = -1
+        self._attached: list[int] = []
         self._taken: list[bytes] = []
         self._lost = 0
 
     def start(self, address: str, port: int) -> None:
         """Time connections to this address and port from now on, forgetting earlier ones."""
         self._attach()
+        # Of connections that were open when nobody looked, as between two samples.
+        for key in kernel.keys(self._fds["timer_open"], 8):
+            kernel.delete(self._fds["timer_open"], key)
         self._drain()
         self._taken = []
         self._lost = self.lost()
         wanted = ipaddress.ip_address(address)
-        octets = wanted.packed if wanted.version == 6 else bytes(10) + b"\xff\xff" + wanted.packed
-        self._set_target(octets, port, 1)
+        self._set_target(wanted.packed, port, wanted.version)
 
     def stop(self) -> tuple[int, int]:
         """Time nothing more; return how many connections ended, and were lost, since `start`."""
         lost = self.lost() - self._lost
-        self._set_target(bytes(16), 0, 0)
+        self._set_target(b"", 0, 0)
         self._drain()
         return sum(map(len, self._taken)) // RECORD_BYTES, lost
 
@@ -113,10 +111,9 @@ class ConnectionTimer:
         return {"data": packed, "more": bool(self._taken)}
 
     def detach(self) -> None:
-        """Leave the tracepoint, at which no other program's sockets then pass this one."""
-        if self._perf_fd >= 0:
-            os.close(self._perf_fd)
-            self._perf_fd = -1
+        """Leave the tracepoint, at which no program of ours then costs any socket anything."""
+        while self._attached:
+            os.close(self._attached.pop())
 
     def lost(self) -> int:
         """Return how many connections there was no room for since the program was loaded."""
@@ -125,14 +122,19 @@ class ConnectionTimer:
         ]
         return lost
 
-    def _set_target(self, octets: bytes, port: int, on: int) -> None:
+    def _set_target(self, octets: bytes, port: int, version: int) -> None:
         # `lost` is the program's; it only counts while connections end, which they do not now.
-        value = _TARGET.pack(octets, port, on, 0, self.lost())
+        value = _TARGET.pack(octets, socket.htons(port), version, 0, self.lost())
         kernel.update(self._fds["timer_target"], _FIRST, value)
 
     def _attach(self) -> None:
-        if self._perf_fd < 0:
-            self._perf_fd = _attach(self._fds["hopbench_connections"], self._id)
+        """Attach to the tracepoint until a descriptor is closed, also by SIGKILL."""
+        for name in _PROGRAMS[len(self._attached) :]:
+            fd: int = kernel.library().bpf_raw_tracepoint_open(_TRACEPOINT, self._fds[name])
+            if fd < 0:
+                raise HopError(f"connections cannot be timed: {os.strerror(-fd)}", _REMEDY)
+            os.set_inheritable(fd, False)
+            self._attached.append(fd)
 
     def _waiting(self) -> tuple[int, int]:
         """Return where the consumer stands, and how many bytes are before it."""
@@ -153,57 +155,3 @@ class ConnectionTimer:
         if data:
             self._taken.append(data)
             self._consumer[:8] = (at + len(data)).to_bytes(8, "little")
-
-
-def _tracepoint() -> tuple[int, dict[str, int]]:
-    """Return the tracepoint's id, and where its fields stand in this kernel."""
-    text = _read(("id", "format"))
-    number, _, layout = text.partition("\n")
-    offsets = {name: int(at) for name, at in _FIELD.findall(layout)}
-    if not number.strip().isdigit() or not set(_FIELDS) <= set(offsets):
-        raise HopError(
-            "this kernel has no tracepoint sock:inet_sock_set_state as Linux 4.16 brought it",
-            "measure with siege's clock alone: --no-timer",
-        )
-    return int(number), {name: offsets[name] for name in _FIELDS}
-
-
-def _read(names: tuple[str, ...]) -> str:
-    """Return files of the tracepoint, also where nobody has mounted tracefs."""
-    files = [str(_EVENT / name) for name in names]
-    # In a mount namespace of its own, which goes with the process.
-    script = '[ -e "$1" ] || mount -t tracefs tracefs /sys/kernel/tracing; exec cat "$@"'
-    mounts = [process.tool("unshare"), "--mount", "--propagation", "private", "--"]
-    done = subprocess.run(
-        [*mounts, "/bin/sh", "-c", script, "sh", *files],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=10,
-        check=False,
-    )
-    return done.stdout.decode(errors="replace")
-
-
-def _attach(prog_fd: int, tracepoint: int) -> int:
-    """Attach by a perf event and return its descriptor: closed, also by SIGKILL, it detaches."""
-    # struct perf_event_attr, PERF_ATTR_SIZE_VER0: type, size, config, sample_period, sample_type,
-    # read_format, flags, wakeup_events, bp_type, bp_addr
-    attr = struct.pack("=IIQQQQQIIQ", _PERF_TYPE_TRACEPOINT, 64, tracepoint, 1, 0, 0, 0, 1, 0, 0)
-    number = _PERF_EVENT_OPEN.get(platform.machine())
-    if number is None:
-        raise HopError(f"connections cannot be timed on {platform.machine()}", "use --no-timer")
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Any process, one CPU: what belongs to the event is one file; its program runs on all CPUs.
-    fd: int = libc.syscall(
-        number, ctypes.create_string_buffer(attr, 64), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC
-    )
-    if fd < 0:
-        reason = os.strerror(ctypes.get_errno() or errno.EPERM)
-        raise HopError(f"the tracepoint cannot be opened: {reason}", "use --no-timer")
-    try:
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, prog_fd)
-        fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
-    except OSError as error:
-        os.close(fd)
-        raise HopError(f"the tracepoint takes no program: {error.strerror}") from error
-    return fd

@@ -35,11 +35,10 @@ FORWARDER = {
     "HZ": 250,
 }
 
-# Where sock:inet_sock_set_state has its fields from Linux 5.6 on.
-TRACEPOINT = {
+TIMER = {
     "TIMER_RING_BYTES": 1 << 24,
-    **{f"OFFSET_{name}": at for name, at in [("skaddr", 8), ("newstate", 20), ("sport", 24)]},
-    **{f"OFFSET_{name}": at for name, at in [("dport", 26), ("daddr_v6", 56)]},
+    **{f"OFFSET_{name}": at for name, at in [("skc_daddr", 0), ("skc_dport", 12)]},
+    **{f"OFFSET_{name}": at for name, at in [("skc_v6_daddr", 56), ("inet_sport", 800)]},
 }
 
 # name, source, constants
@@ -58,7 +57,7 @@ BUILDS = [
     ("baselines IPv6", "baselines.c", {"FAMILY": 6, "SOURCES": 64512}),
     ("steps IPv4", "steps.c", {"FAMILY": 4, "STEP_ENTRIES": 65536}),
     ("steps IPv6", "steps.c", {"FAMILY": 6, "STEP_ENTRIES": 65536}),
-    ("connections", "connections.c", TRACEPOINT),
+    ("connections", "connections.c", TIMER),
 ]
 
 

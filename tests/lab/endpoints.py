@@ -135,7 +135,9 @@ def counted(lab: Lab, host: str) -> dict[str, int]:
 
 def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     """Return by how much each counter that moved has grown."""
-    return {name: after[name] - before.get(name, 0) for name in after if after[name] != before[name]}
+    # The stack lists some counters only once they have moved.
+    moved = {name: value - before.get(name, 0) for name, value in after.items()}
+    return {name: value for name, value in moved.items() if value}
 
 
 def dropped(counts: dict[str, int]) -> dict[str, int]:

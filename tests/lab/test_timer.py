@@ -51,6 +51,7 @@ def test_every_connection_of_siege_is_timed(session: Session, mode: str, concurr
     sample = judge(asked, 1, 1, raw)
     assert sample.valid, sample.invalid_reason
     assert raw.records is not None
+    assert connections.failed(raw.records) == 0
     found = connections.columns(raw.records, 624)
     assert len(found["port"]) == raw.timed == parse_report(raw.stdout).transactions == 300
     assert raw.lost == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,15 @@ SEEN: list[tuple[str, Counters, dict[str, Any], str, tuple[str, ...]]] = [
     ),
     ("timer_losses", {}, {"samples": (sample(lost=3),)}, "problem", ("alice",)),
     ("failed_requests", {}, {"samples": (sample(failed=4),)}, "problem", ()),
-    ("failed_requests", {}, {"failed_us": [1e7], "port": [40000]}, "problem", ()),
+    # siege had an answer to a request whose connection was never seen to open: it was, unseen.
+    ("timer_losses", {}, {"failed_us": [1e4], "port": [40000]}, "problem", ("alice",)),
+    (
+        "failed_requests",
+        {},
+        {"samples": (replace(sample(), report=None),), "failed_us": [1e7], "port": [40000]},
+        "problem",
+        (),
+    ),
 ]
 
 NOT_SEEN: list[tuple[str, Counters, dict[str, Any]]] = [
