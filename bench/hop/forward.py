@@ -7,12 +7,11 @@ import importlib
 import os
 from typing import Protocol
 
-from . import config, version
+from . import config, offloads, version
 from .address import family
 from .errors import HopError
 from .host import HostCounters
 from .modes import MODES
-from .offloads import Offloads
 from .protocol import Message, serve
 
 
@@ -51,7 +50,7 @@ class Agent:
         self._forwarders: dict[str, Forwarder] = {}
         self._active: str | None = None
         self._host = HostCounters(())
-        self._offloads: Offloads | None = None
+        self._offloads: offloads.Offloads | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer one line: `place` first, then targets and questions. Raises HopError."""
@@ -63,7 +62,7 @@ class Agent:
         if operation == "counters":
             return self._counters(message)
         if operation == "offloads":
-            return self._use_offloads(message)
+            return offloads.answer(self._offloads, message)
         if operation == "trace":
             return self._trace(message)
         if operation == "renew":
@@ -81,7 +80,7 @@ class Agent:
         self._place = config.place(message)
         config.nothing_else(message)
         self._host = HostCounters(self._place.nics)
-        self._offloads = Offloads(self._place.nics)
+        self._offloads = offloads.Offloads(self._place.nics)
         self._forwarders = {}
         for mode in prepare:
             if MODES[mode].hops:
@@ -123,13 +122,6 @@ class Agent:
             "counters": active.counters() if active else {},
             "host": self._host.snapshot(),
         }
-
-    def _use_offloads(self, message: Message) -> Message:
-        how = config.choice(message, "use", config.OFFLOADS, "")
-        config.nothing_else(message)
-        if self._offloads is None:
-            raise HopError("the agent was not told its place yet")
-        return {"event": "ready", "offloads": self._offloads.use(how)}
 
     def _trace(self, message: Message) -> Message:
         """Say what to trace, and take what was traced since the last time."""

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import IO
 
-from . import config, process, version
+from . import config, offloads, process, version
 from .address import endpoint
 from .errors import HopError
 from .host import HostCounters
-from .offloads import Offloads
 from .protocol import Ended, Message, serve
 from .timer import ConnectionTimer
 
@@ -39,7 +38,7 @@ class Load:
         self._siege: subprocess.Popen[bytes] | None = None
         self._timer: ConnectionTimer | None = None
         self._host = HostCounters(())
-        self._offloads: Offloads | None = None
+        self._offloads: offloads.Offloads | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer `place`, `siege`, `connections`, `offloads`, `fetch` and `renew`.
@@ -57,7 +56,7 @@ class Load:
                 raise HopError("connections are not timed here")
             return {"event": "connections", **self._timer.take()}
         if operation == "offloads":
-            return self._use_offloads(message)
+            return offloads.answer(self._offloads, message)
         if operation == "fetch":
             return _fetch(message)
         if operation == "renew":
@@ -78,17 +77,10 @@ class Load:
         self._host = HostCounters((nic,))
         if self._offloads is not None:
             self._offloads.restore()
-        self._offloads = Offloads((nic,))
+        self._offloads = offloads.Offloads((nic,))
         if timer and self._timer is None:
             self._timer = ConnectionTimer()
         return {"event": "ready", "pid": os.getpid()}
-
-    def _use_offloads(self, message: Message) -> Message:
-        how = config.choice(message, "use", config.OFFLOADS, "")
-        config.nothing_else(message)
-        if self._offloads is None:
-            raise HopError("the agent was not told its place yet")
-        return {"event": "ready", "offloads": self._offloads.use(how)}
 
     def _sample(self, message: Message) -> Message:
         """Run siege once. What it printed comes back whole; it is parsed by the controller."""

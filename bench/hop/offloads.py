@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from . import config, process
 from . import offload_records as records
-from . import process
 from .errors import HopError
+from .protocol import Message
 
 _REMEDY = "measure with --offloads native"
 _RESTORE_LIMIT_S = 1.0
@@ -209,6 +210,15 @@ class Offloads:
             self._guard = None
         self._lock.close()
         self._lock = None
+
+
+def answer(offloads: Offloads | None, message: Message) -> Message:
+    """Answer an agent's line that says what to `use`. Raises HopError."""
+    how = config.choice(message, "use", config.OFFLOADS, "")
+    config.nothing_else(message)
+    if offloads is None:
+        raise HopError("the agent was not told its place yet")
+    return {"event": "ready", "offloads": offloads.use(how)}
 
 
 def _facts(nic: str, wanted: Mapping[str, int]) -> dict[str, object]:

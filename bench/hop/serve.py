@@ -9,11 +9,10 @@ import string
 import subprocess
 from pathlib import Path
 
-from . import config, net, process, version
+from . import config, net, offloads, process, version
 from .address import bracketed
 from .errors import HopError
 from .host import HostCounters
-from .offloads import Offloads
 from .protocol import Message, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +36,7 @@ class Server:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._host = HostCounters(())
-        self._offloads: Offloads | None = None
+        self._offloads: offloads.Offloads | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer `place` (start nginx), `counters`, `offloads` and `renew`. Raises HopError."""
@@ -54,7 +53,7 @@ class Server:
             # nginx is no forwarder, and counts nothing of its own.
             return {"event": "counters", "counters": {}, "host": self._host.snapshot()}
         if operation == "offloads":
-            return self._use_offloads(message)
+            return offloads.answer(self._offloads, message)
         raise HopError("unknown operation")
 
     def _start(self, message: Message) -> Message:
@@ -65,7 +64,7 @@ class Server:
         config.nothing_else(message)
         self.stop()
         self._host = HostCounters((nic,))
-        self._offloads = Offloads((nic,))
+        self._offloads = offloads.Offloads((nic,))
         net.require_free_port(address, port)
         text = _configuration(address, port)
         shell = ["/bin/sh", "-c", _START, "sh", str(TEMPLATE.parent), text, process.tool("nginx")]
@@ -76,13 +75,6 @@ class Server:
             self.stop()
             raise HopError(f"nginx does not serve: {reason}")
         return {"event": "ready", "pid": os.getpid(), "data_nic": nic}
-
-    def _use_offloads(self, message: Message) -> Message:
-        how = config.choice(message, "use", config.OFFLOADS, "")
-        config.nothing_else(message)
-        if self._offloads is None:
-            raise HopError("the agent was not told its place yet")
-        return {"event": "ready", "offloads": self._offloads.use(how)}
 
     def _require_nginx(self) -> None:
         if self._process is None or self._process.poll() is not None:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import changed
 
 from bench import doctor, readiness_ports
 from bench.chain import Chain, Host
@@ -56,14 +56,7 @@ HOP = {"name": "hop1", "role": "hop", "data_ip": "198.18.0.2", "data_nic": "eth0
 
 def facts(**changes: Any) -> dict[str, Any]:
     """Return the facts with some changed: `nic__mtu=9000`, `nic__offloads__rx-gro-hw="on"`."""
-    found = deepcopy(FACTS)
-    for name, value in changes.items():
-        place = found
-        *path, last = name.split("__")
-        for key in path:
-            place = place[key]
-        place[last] = value
-    return found
+    return changed(FACTS, changes)
 
 
 def said(changes: dict[str, Any], **host: Any) -> list[Finding]:

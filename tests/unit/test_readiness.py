@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import changed
 
 from bench.chain import Chain, Host
 from bench.finding import Finding
@@ -70,14 +70,7 @@ PLANNED = Planned(1_000_000, 25, ("direct", "socat", "nft", "xdp"))
 
 def facts(**changes: Any) -> dict[str, Any]:
     """Return the facts with some changed: `nic__mtu=9000`."""
-    found = deepcopy(FACTS)
-    for name, value in changes.items():
-        place = found
-        *path, last = name.split("__")
-        for key in path:
-            place = place[key]
-        place[last] = value
-    return found
+    return changed(FACTS, changes)
 
 
 def everywhere(**changes: Any) -> dict[str, dict[str, Any]]:
