@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from bench.causes.model import Cause, cause, counted
+from bench.causes.model import Cause, cause, counted, level
 from bench.causes.observed import Observed
 
 
@@ -25,7 +25,7 @@ def timer_losses(observed: Observed) -> Iterator[Cause]:
             observed,
             "timer_losses",
             "Connections not timed",
-            "problem",
+            level(sum(missed.values()), observed.connections(missed)),
             f"the timer missed what became of {counted(sum(missed.values()), 'connection')}",
             [f"{observed.client}: no room for {counted(room, 'event')}"] if room else [],
             "samples with losses are invalid and left out; where there was no room, lower "
