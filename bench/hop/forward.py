@@ -67,7 +67,8 @@ class Agent:
             return self._trace(message)
         if operation == "renew":
             config.nothing_else(message)
-            self._tidy()
+            for forwarder in self._forwarders.values():
+                forwarder.tidy()
             return {"event": "ready"}
         raise HopError("unknown operation")
 
@@ -105,16 +106,9 @@ class Agent:
         self._active = target.mode
         return {"event": "ready", "mode": target.mode, **facts}
 
-    def _tidy(self) -> None:
-        for forwarder in self._forwarders.values():
-            forwarder.tidy()
-
     def _counters(self, message: Message) -> Message:
-        """Say what forwarder and host have counted, tidied up before if that is asked for."""
-        tidy = config.truth(message, "tidy")
+        """Say what forwarder and host have counted."""
         config.nothing_else(message)
-        if tidy:
-            self._tidy()
         active = self._forwarders.get(self._active or "")
         return {
             "event": "counters",

@@ -92,6 +92,9 @@ class Load:
         timed = config.truth(message, "timer")
         config.nothing_else(message)
         timer = self._prepare_timer(address, port) if timed else None
+        if timer is None and self._timer is not None:
+            # What is not timed is not to pay for it either.
+            self._timer.detach()
         argv = [process.tool("siege"), "-R", str(RC_FILE), "-b"]
         argv += ["-c", str(concurrency), "-r", str(repetitions)]
         argv += [f"http://{endpoint(address, port)}/{size}.bin"]

@@ -157,9 +157,3 @@ def tcp_counters() -> dict[str, int]:
         if line.startswith("Tcp:")
     ]
     return dict(zip(lines[0], (int(word) for word in lines[1]), strict=True))
-
-
-def segments_sent() -> int:
-    """Return how many TCP segments this host has sent, the repeated ones included."""
-    counters = tcp_counters()
-    return counters["OutSegs"] + counters["RetransSegs"]
