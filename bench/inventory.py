@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import current, paths
+from bench import current, paths, ssh_variables
 from bench.ansible_inventory import Unreadable, read
 from bench.chain import Chain, Host, Role
 from bench.errors import BenchError
@@ -27,7 +27,7 @@ _SUFFIXES = ("", ".ini", ".yml", ".yaml")
 
 
 def find(source: str | None) -> Path:
-    """Return the inventory's file: a path, a name in inventories/, or a lab that is up.
+    """Return the inventory's file: a path, a chain that is up, or a name in inventories/.
 
     source: None stands for the inventory deployed last. Raises BenchError when there is none.
     """
@@ -44,7 +44,8 @@ def find(source: str | None) -> Path:
         raise BenchError(f"inventory {source} is a folder", remedy="name a file")
     if "/" not in source and source not in ("", ".", ".."):
         lab = paths.runtime_dir() / source / "inventory.ini"
-        folders = (Path.cwd() / "inventories", paths.data_dir("inventories"))
+        made = paths.chain_dirs()
+        folders = (*made, Path.cwd() / "inventories", paths.data_dir("inventories"))
         named = [folder / f"{source}{suffix}" for folder in folders for suffix in _SUFFIXES]
         for path in (lab, *named):
             if _holds(path.is_file):
@@ -116,33 +117,9 @@ def _host(path: Path, name: str, role: Role, vars_: Mapping[str, Any]) -> Host:
         ssh_vars={
             "".join(key): take.resolved(key)
             for key in vars_
-            if key.startswith("ansible_") and key in _SSH_VARIABLES
+            if key.startswith("ansible_") and key in ssh_variables.NAMES
         },
     )
-
-
-_SSH_VARIABLES = {
-    "ansible_connection",
-    "ansible_host",
-    "ansible_port",
-    "ansible_user",
-    "ansible_password",
-    "ansible_ssh_host",
-    "ansible_ssh_port",
-    "ansible_ssh_user",
-    "ansible_ssh_pass",
-    "ansible_ssh_private_key_file",
-    "ansible_private_key_file",
-    "ansible_ssh_common_args",
-    "ansible_ssh_extra_args",
-    "ansible_ssh_args",
-    "ansible_become",
-    "ansible_become_user",
-    "ansible_become_method",
-    "ansible_become_password",
-    "ansible_become_pass",
-    "ansible_python_interpreter",
-}
 
 
 def _check_distinct(chain: Chain) -> None:

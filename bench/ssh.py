@@ -1,243 +1,282 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One SSH connection to one host, with the settings that Ansible would use for it."""
+"""One verified SSH connection to one host, with the settings that Ansible would use for it."""
 
 from __future__ import annotations
 
-import getpass
-import io
+import contextlib
 import logging
-import re
-import shlex
 import socket
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import paramiko
-from fabric import Connection
+from fabric import Config, Connection
+from paramiko.common import cMSG_GLOBAL_REQUEST
 
+from bench import become, host_keys, ssh_auth
 from bench.chain import Host
 from bench.errors import BenchError
+from bench.ssh_line import Cancelled, Line, Silent, open_line
+from bench.ssh_settings import Settings, resolve
 
-CONNECT_LIMIT_S = 15
-# Its warnings go to a log nobody reads; what matters comes back as exceptions.
+SILENCE_S = 15.0
+"""For how long a host that is waited for may say nothing at all, not even that it is there."""
+QUIET_S = 5.0
+"""After how long without a word a host that is waited for is asked whether it is there."""
+
+# A jump host's sshd turns away most of more than ten that are not logged in yet (MaxStartups).
+_THROUGH_ONE_JUMP = 8
+_START_LIMIT_S = 45.0  # for sudo and a login's shell, on a host that is slow but there
+_LONG_S = 120.0  # above what the silence of a host may come to
+_ENDING_S = 1.0
+_TRICKLE = 4  # times the limit, for a host that is never silent and never done
+# paramiko's warnings go to a log nobody reads; what matters comes back as exceptions.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to reach a host. sudo: commands run through it; sudo_password may be None."""
+class Link:
+    """A connection that is open. Channels of it may be used by several threads."""
 
-    address: str
-    port: int
-    user: str
-    key_files: tuple[str, ...]
-    password: str | None
-    proxy_command: str | None
-    known_hosts: tuple[str, ...]
-    sudo: bool
-    sudo_password: str | None
+    def __init__(self, host: Host, want: Settings, connection: Connection, line: Line) -> None:
+        self.host = host
+        self._want, self._connection, self._line = want, connection, line
+        self._lock = threading.Lock()
+        self._waiting = 0
 
+    @contextlib.contextmanager
+    def waiting(self, quiet_s: float = QUIET_S) -> Iterator[None]:
+        """While something is waited for, find out whether the host is still there.
 
-class _OwnSession(paramiko.ProxyCommand):  # type: ignore[misc]
-    """A ProxyCommand out of reach of the terminal's Ctrl-C, which is for the controller alone."""
+        Nothing is sent for quiet_s after the last traffic, and nothing at all outside of this. A
+        host that has then been silent for the rest of SILENCE_S is given up: the connection ends.
+        """
+        with self._lock:
+            self._waiting += 1
+            self._watch(quiet_s)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._watch(None)
 
-    def __init__(self, command: str) -> None:
-        self.cmd = shlex.split(command)
-        self.subprocess = subprocess
-        self.process = subprocess.Popen(
-            self.cmd,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
+    def _watch(self, quiet_s: float | None) -> None:
+        packetizer = self._connection.transport.packetizer
+        if quiet_s is None:
+            self._line.expect(None)
+            packetizer.set_keepalive(0, None)
+        else:
+            self._line.expect(quiet_s + SILENCE_S - QUIET_S)
+            packetizer.set_keepalive(quiet_s, self._ping)
+
+    def _ping(self) -> None:
+        """Send what OpenSSH's ServerAliveInterval does: a request that has to be refused."""
+        message = paramiko.Message()
+        message.add_byte(cMSG_GLOBAL_REQUEST)
+        message.add_string("keepalive@openssh.com")
+        message.add_boolean(True)
+        self._connection.transport._send_user_message(message)
+
+    def start(self, command: str, *, as_root: bool = True) -> tuple[paramiko.Channel, bytes]:
+        """Start a program and return its channel, and what it has said on stdout already.
+
+        command: constant text for `sh`. as_root: a login that may not become root is refused;
+        otherwise the program runs as whoever that is. Raises BenchError.
+        """
+        start = become.Start(self.host, self._want.become, command, as_root=as_root)
+        try:
+            with self.waiting():
+                channel = self._connection.transport.open_session(timeout=_LONG_S)
+                try:
+                    channel.exec_command(start.command)
+                    return channel, start.wait(channel, _START_LIMIT_S)
+                except BaseException:
+                    channel.close()
+                    raise
+        except BenchError as error:
+            raise self.lost() or error from None
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self.failed(error) from None
+
+    def failed(self, error: Exception) -> BenchError:
+        """Say why something on the connection failed."""
+        return self.lost() or BenchError(
+            f"SSH: {str(error) or 'connection lost'}", host=self.host.name
         )
-        self.timeout: float | None = None
+
+    def lost(self) -> BenchError | None:
+        """Say, once something failed, whether and why the connection is gone; None if it is not."""
+        transport = self._connection.transport
+        if transport is not None:
+            # It ends what waits for it before it is marked as ended itself.
+            transport.join(_ENDING_S)
+            if transport.is_active():
+                return None
+        cause = "SSH: connection lost"
+        if isinstance(self._line.failed, Silent):
+            cause = f"SSH: no sign of life for {SILENCE_S:.0f} s"
+        elif self._line.last_words:
+            cause = f"SSH: connection lost: {self._line.last_words}"
+        return BenchError(cause, host=self.host.name, remedy="is the host up?")
 
     def close(self) -> None:
-        """End the command and take its exit status, so that no zombie stays."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Close the connection and end a ProxyCommand. Raises nothing."""
+        _close(self._connection, self._line)
 
 
-def settings(host: Host) -> Settings:
-    """Join the inventory's SSH variables with the ssh_config file and options they name.
+class Opener:
+    """Opens connections, several at once, until it is cancelled."""
 
-    Precedence is Ansible's: a variable of its own, then `-o` options, then the file.
-    Raises BenchError for a file that cannot be read, and for options that make no sense.
-    """
-    variables = host.ssh_vars
-    address = _text(variables, "ansible_host", "ansible_ssh_host") or host.name
-    config = _ssh_config(host)
+    def __init__(self) -> None:
+        self._cancel = threading.Event()
+        self._lock = threading.Lock()
+        self._gates: dict[str, threading.Semaphore] = {}
+
+    def cancel(self) -> None:
+        """Have every connection given up that is being opened or used."""
+        self._cancel.set()
+
+    def connect(self, host: Host) -> Link:
+        """Open a verified connection. Raises BenchError that says why and what to do."""
+        want = resolve(host)
+        with self._gate(want.jump):
+            return _connect(host, want, self._cancel)
+
+    def _gate(self, jump: str) -> contextlib.AbstractContextManager[Any]:
+        if not jump:
+            return contextlib.nullcontext()
+        with self._lock:
+            return self._gates.setdefault(jump, threading.Semaphore(_THROUGH_ONE_JUMP))
+
+
+class _Untrusted(paramiko.SSHException):  # type: ignore[misc]
+    """The host's key is not one that is known."""
+
+    def __init__(self, fault: str, key: bytes) -> None:
+        super().__init__(fault)
+        self.fault, self.key = fault, key
+
+
+class _Verify(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    """Decides about a host's key, before anything secret is said."""
+
+    def __init__(self, want: Settings, known: host_keys.Known) -> None:
+        self._want, self._known = want, known
+
+    def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
+        """Raise _Untrusted unless the key is known. paramiko knows none, so it always asks."""
+        fault = self._known.fault(key.get_name(), key.asbytes())
+        if fault is None and (file := self._want.revoked_keys):
+            fault = "revoked" if host_keys.is_revoked(file, *_parts(key)) else None
+        if fault is not None:
+            raise _Untrusted(fault, key.asbytes())
+
+
+def _parts(key: paramiko.PKey) -> tuple[str, bytes]:
+    return key.get_name(), key.asbytes()
+
+
+def _connect(host: Host, want: Settings, cancel: threading.Event) -> Link:
     try:
-        found = config.lookup(address)
-        known = shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))
-    except Exception as error:  # paramiko's own, and ValueError for a quotation without end
-        raise BenchError(f"SSH configuration is wrong: {error}", host=host.name) from None
-    port = _text(variables, "ansible_port", "ansible_ssh_port") or found.get("port", "22")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise BenchError(f"SSH port {port[:20]!r} is not from 1 to 65535", host=host.name)
-    user = _text(variables, "ansible_user", "ansible_ssh_user") or found.get("user")
-    key = _text(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
-    keys = [key] if key else found.get("identityfile", [])
-    if "userknownhostsfile" not in found:
-        known.append("/etc/ssh/ssh_known_hosts")
-    proxy = found.get("proxycommand")
-    return Settings(
-        address=found.get("hostname", address),
-        port=int(port),
-        user=user or getpass.getuser(),
-        key_files=tuple(str(_path(each)) for each in keys),
-        password=_text(variables, "ansible_password", "ansible_ssh_pass"),
-        proxy_command=None if proxy in (None, "none") else proxy,
-        known_hosts=tuple(str(_path(each)) for each in known),
-        sudo=_truth(variables.get("ansible_become")),
-        sudo_password=_text(variables, "ansible_become_password", "ansible_become_pass"),
-    )
-
-
-def _text(variables: Any, *names: str) -> str | None:
-    for name in names:
-        if variables.get(name) not in (None, ""):
-            return str(variables[name])
-    return None
-
-
-def _path(text: str) -> Path:
-    """Return a path with ~ expanded, or as it is when there is no such user."""
+        line = open_line(want, cancel)
+    except OSError as error:
+        raise _explain(host, want, error, "") from None
+    connection = _connection(want, line)
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
+        line.expect(want.limit_s)
+        connection.open()
+        line.expect(None)
+    except (OSError, EOFError, ValueError, paramiko.SSHException, ssh_auth.Refused) as error:
+        _close(connection, line)
+        raise _explain(host, want, line.failed or error, line.last_words) from None
+    except BaseException:
+        _close(connection, line)
+        raise
+    return Link(host, want, connection, line)
 
 
-def _truth(value: Any) -> bool:
-    return str(value).lower() in ("true", "yes", "1", "on")
+def _connection(want: Settings, line: Line) -> Connection:
+    known = host_keys.known(want.known_hosts, want.key_names)
 
+    def transport(sock: Line, **more: Any) -> paramiko.Transport:
+        made = paramiko.Transport(sock, **more)
+        options = made.get_security_options()
+        options.key_types = known.algorithms(options.key_types)
+        # The line watches for silence; these bound a host that says a little now and then.
+        made.handshake_timeout = made.banner_timeout = made.auth_timeout = _TRICKLE * want.limit_s
+        return made
 
-# ssh(1): what its short options are called in ssh_config(5).
-_FLAGS = {"-o": "", "-i": "IdentityFile=", "-J": "ProxyJump=", "-l": "User=", "-p": "Port="}
-
-
-def _ssh_config(host: Host) -> paramiko.SSHConfig:
-    """Return the options and the file in ansible_ssh_*_args as one ssh_config."""
-    words: list[str] = []
-    for name in ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        try:
-            words += shlex.split(_text(host.ssh_vars, name) or "")
-        except ValueError as error:
-            raise BenchError(f"{name} is not a command line: {error}", host=host.name) from None
-    options: list[str] = []
-    file: Path | None = Path("~/.ssh/config").expanduser()
-    given = False
-    following = iter(words)
-    for word in following:
-        flag = word[:2]
-        if flag != "-F" and flag not in _FLAGS:
-            continue
-        value = word[2:] or next(following, "")
-        if flag == "-F":
-            given = True
-            file = None if value == "none" else _path(value)
-        else:
-            options.append(_FLAGS[flag] + value)
-    text = "".join(f"  {option}\n" for option in options)
-    if file is not None and (given or file.exists()):
-        try:
-            text = f"Host *\n{text}\n{file.read_text(errors='replace')}"
-        except OSError as error:
-            raise BenchError(
-                f"SSH configuration {file} cannot be read: {error.strerror}", host=host.name
-            ) from None
-    else:
-        text = f"Host *\n{text}"
-    try:
-        return paramiko.SSHConfig.from_file(io.StringIO(text))
-    except Exception as error:
-        raise BenchError(f"SSH configuration is wrong: {error}", host=host.name) from None
-
-
-def connect(host: Host) -> Connection:
-    """Open a verified connection. Raises BenchError that says why and what to do."""
-    want = settings(host)
-    kwargs: dict[str, Any] = {"banner_timeout": CONNECT_LIMIT_S, "auth_timeout": CONNECT_LIMIT_S}
-    if want.key_files:
-        kwargs["key_filename"] = list(want.key_files)
-        kwargs["look_for_keys"] = False
-    if want.password:
-        kwargs["password"] = want.password
-    proxy = None
-    if want.proxy_command:
-        try:
-            proxy = _OwnSession(want.proxy_command)
-        except (OSError, ValueError) as error:
-            raise _explain(host, want, error, "") from None
-        kwargs["sock"] = proxy
     connection = Connection(
         want.address,
         user=want.user,
         port=want.port,
-        connect_timeout=CONNECT_LIMIT_S,
-        connect_kwargs=kwargs,
+        # Nothing from files of Fabric's, nor a second opinion on ssh_config.
+        config=Config(ssh_config=paramiko.SSHConfig(), lazy=True),
+        connect_kwargs={
+            "sock": line,
+            "transport_factory": transport,
+            "auth_strategy": ssh_auth.Login(want),
+            "timeout": _TRICKLE * want.limit_s,
+        },
     )
-    client = connection.client
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    for file in want.known_hosts:
-        if Path(file).is_file():
-            client.load_host_keys(file)
-    try:
-        connection.open()
-    except Exception as error:
-        words = _proxy_words(proxy)
-        if proxy is not None:
-            proxy.close()
-        connection.close()
-        raise _explain(host, want, error, words) from None
+    connection.client.set_missing_host_key_policy(_Verify(want, known))
     return connection
 
 
-def _proxy_words(proxy: _OwnSession | None) -> str:
-    """Return the last line a ProxyCommand that ended by itself wrote on stderr."""
-    if proxy is None or proxy.process.stderr is None:
-        return ""
-    try:
-        proxy.process.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        return ""
-    lines = proxy.process.stderr.read(4096).decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+def _close(connection: Connection, line: Line) -> None:
+    with contextlib.suppress(Exception):
+        connection.client.close()
+    line.close()
 
 
-def _explain(host: Host, want: Settings, error: Exception, proxy_words: str) -> BenchError:
-    if isinstance(error, paramiko.BadHostKeyException):
-        return BenchError(
-            "SSH host key changed",
-            host=host.name,
-            remedy=f"if that is expected, renew it in {want.known_hosts[0]}",
+def _explain(host: Host, want: Settings, error: Exception, words: str) -> BenchError:
+    def because(cause: str, remedy: str = "is the host up? bench doctor tells more") -> BenchError:
+        return BenchError(cause, host=host.name, remedy=remedy)
+
+    where = f"{want.address} port {want.port}"
+    if isinstance(error, _Untrusted):
+        return _untrusted(host, want, error)
+    if isinstance(error, ssh_auth.Refused):
+        return because(f"SSH refuses user {want.user} with {error.what}", error.hint)
+    if isinstance(error, Cancelled):
+        return because("SSH: given up")
+    if isinstance(error, (Silent, TimeoutError)):
+        return because(f"SSH: no answer from {where} within {want.limit_s:.0f} s")
+    if isinstance(error, socket.gaierror):
+        return because(
+            f"SSH: host name {want.address} not known", "set ansible_host to its address"
         )
-    if "not found in known_hosts" in str(error):
-        return BenchError(
+    if words:
+        return because(f"SSH: {words}")
+    if isinstance(error, OSError) and error.strerror:
+        return because(f"SSH: {error.strerror} ({where})")
+    text = str(error).strip()
+    if not text or text.startswith("Error reading SSH protocol banner"):
+        text = f"no SSH server answers ({where})"
+    return because(f"SSH: {text}")
+
+
+def _untrusted(host: Host, want: Settings, error: _Untrusted) -> BenchError:
+    file = want.known_hosts[0] if want.known_hosts else "a file that UserKnownHostsFile names"
+    mark = host_keys.fingerprint(error.key)
+    cause, remedy = {
+        "revoked": ("SSH host key is revoked", f"it is {mark}; who has revoked it knows why"),
+        "changed": (
+            f"SSH host key changed: it is {mark} now",
+            f"if that is expected, renew it in {file}",
+        ),
+        "authority": (
+            "SSH host key is not known, only an authority that signs such keys, "
+            "and hopbench reads no certificates",
+            f"compare {mark} with the host's own key, and add that to {file}",
+        ),
+    }.get(
+        error.fault,
+        (
             "SSH host key is not known",
-            host=host.name,
-            remedy=f"connect once by ssh, or add it to {want.known_hosts[0]}",
-        )
-    if isinstance(error, paramiko.AuthenticationException):
-        return BenchError(
-            f"SSH refuses user {want.user}",
-            host=host.name,
-            remedy="check ansible_user and the key in the inventory",
-        )
-    if isinstance(error, FileNotFoundError):
-        return BenchError(f"SSH: no file {error.filename}", host=host.name)
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        cause = f"SSH: no answer from {want.address} within {CONNECT_LIMIT_S} s"
-    else:
-        cause = f"SSH: {proxy_words or str(error) or type(error).__name__}"
-    return BenchError(cause, host=host.name, remedy="is the host up? bench doctor tells more")
+            f"compare {mark} with the host's own, then connect once by ssh or add it to {file}",
+        ),
+    )
+    return BenchError(cause, host=host.name, remedy=remedy)

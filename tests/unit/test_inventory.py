@@ -248,9 +248,10 @@ def test_two_spellings_of_one_address(tmp_path: Path) -> None:
 
 
 def test_where_a_bare_name_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file, then a lab that is up, then inventories/ here, then those that come along."""
+    """A file, then what is up (lab, VMs, containers), then inventories/ here, then our own."""
     here, labs, ours = tmp_path / "here", tmp_path / "labs", tmp_path / "ours" / "inventories"
-    for folder in (here / "inventories", labs / "demo", ours):
+    made = (here / ".vagrant" / "hopbench", here / ".containers")
+    for folder in (here / "inventories", labs / "demo", ours, *made):
         folder.mkdir(parents=True)
     monkeypatch.chdir(here)
     monkeypatch.setattr(paths, "runtime_dir", lambda: labs)
@@ -258,6 +259,7 @@ def test_where_a_bare_name_is_looked_for(tmp_path: Path, monkeypatch: pytest.Mon
     places = [
         here / "demo",
         labs / "demo" / "inventory.ini",
+        *(folder / f"demo{suffix}" for folder in made for suffix in ("", ".ini")),
         *(here / "inventories" / f"demo{suffix}" for suffix in ("", ".ini", ".yml", ".yaml")),
         *(ours / f"demo{suffix}" for suffix in ("", ".ini", ".yml", ".yaml")),
     ]

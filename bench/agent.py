@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program on a host that answers line by line, through an SSH channel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from paramiko import Channel, SSHException
+
+from bench.chain import Host
+from bench.errors import BenchError
+from bench.ssh import QUIET_S, Link
+
+REPLY_LIMIT_S = 20.0
+_STOP_LIMIT_S = 5.0
+_NOTED = 500  # characters of a message
+# Constant text: nothing from an inventory ever becomes part of a command.
+_COMMAND = "cd /opt/hopbench && exec /usr/bin/python3 -B -m hop {role}"
+
+Message = dict[str, Any]
+
+
+def start(link: Link, role: str) -> Agent:
+    """Start `python3 -m hop ROLE` on a host. Raises BenchError."""
+    channel, said = link.start(_COMMAND.format(role=role))
+    return Agent(link, channel, said)
+
+
+class Agent:
+    """A program on a host that answers each line of JSON with one."""
+
+    def __init__(self, link: Link, channel: Channel, said: bytes = b"") -> None:
+        self._link = link
+        self._channel = channel
+        self._pending = said
+        self._transcript: list[str] = []
+
+    @property
+    def host(self) -> Host:
+        """Where it runs."""
+        return self._link.host
+
+    @property
+    def transcript(self) -> str:
+        """What was said so far, a line each: seconds (time.time), `>` or `<`, the message."""
+        return "".join(self._transcript)
+
+    def _note(self, direction: str, line: str) -> None:
+        # siege's report is kept whole elsewhere.
+        self._transcript.append(f"{time.time():.3f} {direction} {line[:_NOTED]}\n")
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one line; the answer is taken with `receive`. Raises BenchError when it is gone."""
+        line = json.dumps(message)
+        self._note(">", line)
+        try:
+            with self._link.waiting():
+                self._channel.settimeout(REPLY_LIMIT_S)
+                self._channel.sendall((line + "\n").encode())
+        except (OSError, EOFError, SSHException):
+            raise self._gone() from None
+
+    def receive(self, limit_s: float = REPLY_LIMIT_S, quiet_s: float = QUIET_S) -> Message:
+        """Return the next event. Raises BenchError for an `error` event, silence, or its end.
+
+        quiet_s: how long nothing is sent to the host, not even to find out whether it is there.
+        """
+        until = time.monotonic() + limit_s
+        with self._link.waiting(quiet_s):
+            while b"\n" not in self._pending:
+                self._channel.settimeout(max(0.01, until - time.monotonic()))
+                try:
+                    chunk = self._channel.recv(65536)
+                except TimeoutError:
+                    raise BenchError(
+                        f"no answer from the agent within {limit_s:.0f} s", host=self.host.name
+                    ) from None
+                except OSError:
+                    chunk = b""
+                if not chunk:
+                    raise self._gone()
+                self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        self._note("<", line.decode(errors="replace"))
+        return self._event(line)
+
+    def _event(self, line: bytes) -> Message:
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):
+            text = line[:100].decode(errors="replace")
+            raise BenchError(f"unexpected answer {text!r}", host=self.host.name) from None
+        if kind == "error":
+            raise BenchError(
+                str(event.get("cause")), host=self.host.name, remedy=event.get("remedy") or None
+            )
+        if kind == "stopped":
+            raise BenchError(f"the agent stopped: {event.get('reason')}", host=self.host.name)
+        return dict(event)
+
+    def ask(
+        self,
+        message: Mapping[str, Any],
+        limit_s: float = REPLY_LIMIT_S,
+        quiet_s: float = QUIET_S,
+    ) -> Message:
+        """Send one line and return its answer; quiet_s as for `receive`."""
+        self.send(message)
+        return self.receive(limit_s, quiet_s)
+
+    def _gone(self) -> BenchError:
+        """Say why the agent is gone, from its last event, its last words, or its connection."""
+        words = b""
+        with contextlib.suppress(OSError, EOFError, SSHException):
+            self._channel.settimeout(1.0)
+            while len(self._pending) < 65536 and (chunk := self._channel.recv(65536)):
+                self._pending += chunk
+        for line in self._pending.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                reason = json.loads(line)["reason"]
+                return BenchError(f"the agent stopped: {reason}", host=self.host.name)
+        with contextlib.suppress(OSError, EOFError, SSHException):
+            self._channel.settimeout(1.0)
+            while len(words) < 65536 and (chunk := self._channel.recv_stderr(4096)):
+                words += chunk
+        lines = words.decode(errors="replace").strip().splitlines()
+        if not lines and (lost := self._link.lost()):
+            return lost
+        text = lines[-1] if lines else "the agent ended without a word"
+        if "/opt/hopbench" in words.decode(errors="replace") or "No module named hop" in text:
+            return BenchError(
+                "hopbench is not deployed here", host=self.host.name, remedy="run bench deploy"
+            )
+        return BenchError(text, host=self.host.name)
+
+    def finish(self) -> None:
+        """Close the agent's input and wait until it has undone everything."""
+        with contextlib.suppress(OSError, EOFError, SSHException), self._link.waiting():
+            self._channel.shutdown_write()
+            self._channel.settimeout(_STOP_LIMIT_S)
+            while self._channel.recv(65536):
+                pass
+        with contextlib.suppress(OSError, EOFError, SSHException):
+            self._channel.close()
