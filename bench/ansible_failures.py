@@ -32,8 +32,33 @@ _KINDS = tuple(
             "connect once with ssh and check the key",
         ),
         (
-            r"Missing sudo password|a password is required|Incorrect sudo password"
-            r"|sudo: .*(try again|terminal is required|incorrect password)",
+            r"REVOKED HOST KEY|host key .*revoked",
+            "SSH host key is revoked",
+            "ask whoever revoked it",
+        ),
+        (
+            r"Incorrect sudo password|sudo: .*incorrect password|Sorry, try again",
+            "sudo refuses the password",
+            "check ansible_become_password",
+        ),
+        (
+            r"Incorrect su password|su: Authentication failure",
+            "su refuses the password",
+            "check ansible_become_password",
+        ),
+        (
+            r"must have a tty",
+            "sudo wants a terminal",
+            "take requiretty out of sudoers for this login",
+        ),
+        (
+            r"waiting for privilege escalation prompt",
+            "sudo asks for something other than its password",
+            "check how the login may become root",
+        ),
+        (
+            r"Missing (sudo|su) password|a password is required"
+            r"|sudo: .*(try again|terminal is required)",
             "sudo wants a password",
             "allow NOPASSWD for the login or set ansible_become_password",
         ),
@@ -44,9 +69,9 @@ _KINDS = tuple(
         ),
         (r"sudo: (command )?not found", "sudo is not installed", "install it or log in as root"),
         (
-            r"Permission denied \(",
+            r"Permission denied \(|Invalid/incorrect (username/)?password",
             "SSH login refused",
-            "check ansible_user and ansible_ssh_private_key_file",
+            "check ansible_user, its key or ansible_password",
         ),
         # Before what SSH says: an archive can refuse a connection, too.
         (

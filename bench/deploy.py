@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import ansible_ssh
 from .ansible_failures import diagnose
 from .chain import Chain
 from .errors import BenchError, HostsError
@@ -100,6 +101,7 @@ def _apply(
     extra_vars: Mapping[str, Any],
 ) -> DeployResult:
     journal = Journal(progress)
+    told = ansible_ssh.told(chain, min(len(chain.hosts), MAX_FORKS))
     outcome = run_playbook(
         data_dir("ansible") / f"{name}.yml",
         chain.inventory,
@@ -108,10 +110,11 @@ def _apply(
         extra_vars={
             "hopbench_agent_src": str(hop_package()),
             "hopbench_bpf_src": str(data_dir("bpf")),
+            **told.extra_vars,
             **extra_vars,
         },
         check=check,
-        forks=min(len(chain.hosts), MAX_FORKS),
+        forks=told.forks,
         timeout_s=timeout_s,
     )
     order = [host.name for host in chain.hosts]

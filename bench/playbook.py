@@ -105,6 +105,9 @@ def run_playbook(
             )
             # Here, because it builds its environment from all of this process's.
             runner.config.env = _environment(runner.config.env, playbook.parent, private)
+            # Names of files in an inventory, and in an ssh_config, mean the same to every command.
+            with contextlib.suppress(FileNotFoundError):
+                runner.config.cwd = str(Path.cwd())
             runner.run()
         finally:
             _end_processes(str(private))
@@ -135,6 +138,9 @@ def _environment(runners: Mapping[str, str], project: Path, private: Path) -> di
         "SSH_ASKPASS_REQUIRE": "never",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    if sys.platform == "darwin":
+        # Its libraries end a process that forks, as Ansible does, once they have asked for a proxy.
+        environment |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
     return environment
 
 

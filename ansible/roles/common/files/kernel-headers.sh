@@ -4,10 +4,14 @@
 # `build`, and where a distribution splits them, as Debian does, the larger part in `source`.
 #
 # The headers of the running kernel come first. Only when no package has them, and only with --link,
-# another installed kernel's headers are linked there: enough for programs that use UAPI headers.
+# another kernel's headers are linked there: enough for programs that use UAPI headers.
+#
+# No kernel is ever installed: Debian 13's headers depend on the kernel they belong to, and that
+# would be the one to boot next. Packages that ask for it, and another kernel's, are unpacked beside
+# FILE instead, into the folder kernel-headers, and linked to.
 #
 # Usage: kernel-headers.sh [--check] [--link] [--record FILE]    prints `unchanged` or what it did
-#        kernel-headers.sh [--check] --unlink --record FILE      removes exactly the link it made
+#        kernel-headers.sh [--check] --unlink --record FILE      removes exactly what it made
 # Exit status: 0 done, 1 no headers (one line on standard error says why and what to do).
 set -eu
 
@@ -34,20 +38,37 @@ if [ "$check" = yes ]; then would="would have "; fi
 release=$(uname -r)
 modules=/lib/modules/$release
 build=$modules/build
+# Where packages are unpacked that are not installed.
+store=
+if [ -n "$record" ]; then store=$(dirname "$record")/kernel-headers; fi
+# Nobody is asked, and no other service is restarted.
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+# What is only asked is neither logged nor kept.
+ask="-o Dir::Log::Planner=/dev/null -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
 
 fail() {
 	echo "$1" >&2
 	exit 1
 }
 
+# Nothing of standard input: it may be the rest of somebody's script.
 apt_install() {
-	# Nothing of standard input: it may be the rest of somebody's script.
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-		-o DPkg::Lock::Timeout=300 "$1" </dev/null >&2
+	apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1" </dev/null >&2
+}
+
+# The packages that installing $1 would add, by name.
+plan() {
+	# shellcheck disable=SC2086  # one word an option
+	apt-get $ask -s -qq install --no-install-recommends "$1" </dev/null | sed -n 's/^Inst \([^ ]*\).*/\1/p'
+}
+
+brings_kernel() {
+	plan "$1" | grep -q '^linux-image'
 }
 
 is_known() {
-	[ -n "$(apt-cache show --no-all-versions "$1" 2>/dev/null)" ]
+	# shellcheck disable=SC2086  # one word an option
+	[ -n "$(apt-cache $ask show --no-all-versions "$1" 2>/dev/null)" ]
 }
 
 # Does a folder of /lib/modules lead to headers that are whole?
@@ -64,18 +85,62 @@ newest_tree() {
 	done | sort -V | tail -n 1
 }
 
-# One line a thing made, in the order it has to be removed. $1: where the links lead, $2: which.
-remember() {
-	[ -n "$record" ] || return 0
+# Unpack the headers that installing $1 would add into $store.
+unpack() {
+	[ -n "$store" ] || fail "--link needs --record FILE"
+	names=$(plan "$1" | grep '^linux-headers-') || fail "$1 brings no headers: see apt-get -s install $1"
+	mkdir -p "$(dirname "$record")"
+	grep -qsxF "tree $store" "$record" || echo "tree $store" >>"$record"
+	rm -rf "$store"
+	mkdir -p "$store/packages"
+	# shellcheck disable=SC2086  # one word a package
+	(cd "$store/packages" && apt-get -qq -o APT::Sandbox::User=root download $names </dev/null >&2)
+	for file in "$store"/packages/*.deb; do dpkg-deb -x "$file" "$store"; done
+	rm -r "$store/packages"
+}
+
+# The folders `build` and `source` of what was unpacked; only one where it is not split.
+unpacked_trees() {
+	for tree in "$store"/usr/src/*; do
+		if [ -e "$tree/include/generated/autoconf.h" ]; then
+			echo "$tree"
+			if [ -e "$tree/include/linux/kconfig.h" ]; then return; fi
+		fi
+	done
+	for tree in "$store"/usr/src/*; do
+		if [ -e "$tree/include/linux/kconfig.h" ]; then echo "$tree"; fi
+	done
+}
+
+# Link to the folders $1 and, where headers are split, $2. What is made is remembered before it
+# exists, a line a thing in the order it has to be removed: a stop in between leaves nothing over.
+link_to() {
+	[ -n "$record" ] || fail "--link needs --record FILE"
+	# A link of this script's own may lead nowhere once the other kernel's headers were upgraded.
+	for part in build source; do
+		case $(readlink "$modules/$part") in
+		"" | /lib/modules/*/"$part" | "$store"/*) ;;
+		*) fail "$modules/$part is a link that leads to no headers, and not of this project: remove it" ;;
+		esac
+		if [ -e "$modules/$part" ] && [ ! -L "$modules/$part" ]; then
+			fail "$modules/$part exists and holds no headers: remove it"
+		fi
+	done
 	dir=
 	if [ ! -d "$modules" ] || grep -qsxF "dir $modules" "$record"; then
 		dir="dir $modules"
 	fi
 	mkdir -p "$(dirname "$record")"
-	for part in $2; do
-		printf '%s\n' "link $modules/$part $1/$part"
-	done >"$record"
-	if [ -n "$dir" ]; then echo "$dir" >>"$record"; fi
+	{
+		echo "link $modules/build $1"
+		if [ -n "${2-}" ]; then echo "link $modules/source $2"; fi
+		if [ -e "$store" ]; then echo "tree $store"; fi
+		if [ -n "$dir" ]; then echo "$dir"; fi
+	} >"$record"
+	mkdir -p "$modules"
+	ln -sfn "$1" "$modules/build"
+	if [ -n "${2-}" ]; then ln -sfn "$2" "$modules/source"; fi
+	is_whole "$modules" || fail "the headers that $build leads to are not whole"
 }
 
 remove_link() {
@@ -92,6 +157,9 @@ remove_link() {
 				[ "$check" = yes ] || rm "$path"
 				removed=${removed:+$removed, }$path
 			fi
+			;;
+		tree)
+			[ "$check" = yes ] || rm -rf "$path"
 			;;
 		dir)
 			# Another package may have come to use it: then it stays.
@@ -121,47 +189,45 @@ if ! is_known "$package" && [ "$check" = no ]; then
 	apt-get update -qq </dev/null >&2 || true
 fi
 if is_known "$package"; then
+	if brings_kernel "$package"; then
+		if [ "$check" = no ]; then
+			unpack "$package"
+			# shellcheck disable=SC2046  # one word a folder
+			link_to $(unpacked_trees)
+		fi
+		echo "${would}linked $modules to $package, which is unpacked and not installed: it wants a kernel"
+		exit
+	fi
 	[ "$check" = yes ] || apt_install "$package"
 	echo "${would}installed $package"
 	exit
 fi
 
-[ "$link" = yes ] || fail "no headers package for kernel $release: install headers at $build, or allow\
- a link to another kernel's with hopbench_headers_link=true"
+[ "$link" = yes ] || fail "no headers package for kernel $release: install headers at $build, boot a\
+ kernel that has a package, or allow a link to another kernel's with hopbench_headers_link=true"
 
-# A link of this script's own may lead nowhere once the other kernel's headers were upgraded.
-for part in build source; do
-	case $(readlink "$modules/$part") in
-	"" | /lib/modules/*/"$part") ;;
-	*) fail "$modules/$part is a link that leads to no headers, and not of this project: remove it" ;;
-	esac
-	if [ -e "$modules/$part" ] && [ ! -L "$modules/$part" ]; then
-		fail "$modules/$part exists and holds no headers: remove it"
+other=$(newest_tree)
+if [ -n "$other" ]; then
+	if [ "$check" = no ]; then
+		parts=/lib/modules/$other/build
+		if [ -e "/lib/modules/$other/source" ]; then parts="$parts /lib/modules/$other/source"; fi
+		# shellcheck disable=SC2086  # one word a folder
+		link_to $parts
 	fi
-done
-
-if [ -z "$(newest_tree)" ]; then
+else
 	case $(sed -n 's/^ID=//p' /etc/os-release) in
 	ubuntu) package=linux-headers-generic ;;
 	*) package=linux-headers-$(dpkg --print-architecture) ;;
 	esac
+	is_known "$package" || fail "no kernel headers below /lib/modules, and no package $package"
 	if [ "$check" = yes ]; then
-		echo "${would}installed $package and linked it at $build"
+		echo "${would}unpacked $package and linked it at $build"
 		exit
 	fi
-	apt_install "$package"
-fi
-other=$(newest_tree)
-[ -n "$other" ] || fail "no kernel headers found below /lib/modules: install a linux-headers package"
-
-if [ "$check" = no ]; then
-	# Remembered before it exists: a stop in between leaves nothing unaccounted for.
-	parts=build
-	if [ -e "/lib/modules/$other/source" ]; then parts="build source"; fi
-	remember "/lib/modules/$other" "$parts"
-	mkdir -p "$modules"
-	for part in $parts; do
-		ln -sfn "/lib/modules/$other/$part" "$modules/$part"
-	done
+	unpack "$package"
+	# shellcheck disable=SC2046  # one word a folder
+	link_to $(unpacked_trees)
+	other=$(basename "$(readlink "$build")")
+	other=${other#linux-headers-}
 fi
 echo "${would}linked $modules to the headers of $other, because no package has those of kernel $release"

@@ -5,10 +5,12 @@
 # Usage: packages.sh missing NAME...      prints the names that are not installed
 #        packages.sh before FILE          remembers what is installed before anything is added
 #        packages.sh after FILE           appends to FILE the packages that are new since then
+#        packages.sh add FILE NAME...     installs, remembering the same
 #        packages.sh remove [--check] FILE
 #                                         removes the packages in FILE if nothing else would go
 set -eu
-export LC_ALL=C
+# Nobody is asked, and no other service is restarted.
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 
 installed() {
 	# shellcheck disable=SC2016  # dpkg-query's own placeholders
@@ -42,6 +44,27 @@ after() {
 	rm "$1.before" "$1.after"
 }
 
+# Package lists may stay as they are, without a network; that somebody else updates them is waited
+# for, as a machine does in the minute after it has booted.
+add() {
+	record=$1
+	shift
+	before "$record"
+	tries=0
+	until said=$(apt-get update -qq 2>&1 </dev/null) || [ $tries -ge 60 ]; do
+		case $said in
+		*lock*) sleep 2 ;;
+		*) break ;;
+		esac
+		tries=$((tries + 1))
+	done
+	status=0
+	apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" </dev/null >&2 ||
+		status=$?
+	after "$record"
+	return $status
+}
+
 # Reads names from the file, so that what apt proposes can be held against it.
 remove() {
 	check=no
@@ -60,7 +83,9 @@ remove() {
 		return
 	fi
 	# shellcheck disable=SC2086
-	plan=$(apt-get -s -qq purge $names </dev/null |
+	# A plan is no act: nothing of it is logged or kept.
+	plan=$(apt-get -s -qq -o Dir::Log::Planner=/dev/null -o Dir::Cache::pkgcache= \
+		-o Dir::Cache::srcpkgcache= purge $names </dev/null |
 		sed -n 's/^\(Inst\|Remv\|Purg\) \([^ ]*\).*/\2/p' | sed 's/:.*//' | sort -u)
 	others=$(printf '%s\n' "$plan" | grep -vxF "$(printf '%s\n' "$names" | sed 's/:.*//')" || true)
 	if [ -n "$others" ]; then
@@ -69,16 +94,15 @@ remove() {
 	fi
 	if [ "$check" = no ]; then
 		# shellcheck disable=SC2086
-		DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 \
-			purge $names </dev/null >&2
+		apt-get -qq -y -o DPkg::Lock::Timeout=300 purge $names </dev/null >&2
 	fi
 	echo "removed: $(printf '%s' "$names" | tr '\n' ' ')"
 }
 
-verb=${1:?usage: packages.sh missing|before|after|remove ...}
+verb=${1:?usage: packages.sh missing|before|after|add|remove ...}
 shift
 case $verb in
-missing | before | after | remove) "$verb" "$@" ;;
+missing | before | after | add | remove) "$verb" "$@" ;;
 *)
 	echo "packages.sh: unknown verb: $verb" >&2
 	exit 2

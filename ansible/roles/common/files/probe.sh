@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Say in one line what provisioning has to know of a host, changing nothing:
-#   hopbench-probe KERNEL:FILESYSTEM UID PYTHON SYSTEMD
+#   hopbench-probe KERNEL:FILESYSTEM UID PYTHON
 # Hosts with equal first words run on one kernel and one root file system.
 # Usage: probe.sh [DATA_NIC [EGRESS_NIC]]    fails when one that is named does not exist
 set -eu
@@ -18,8 +18,6 @@ require_nic() {
 require_nic data_nic "${1-}"
 require_nic egress_nic "${2-}"
 python=-
-systemd=-
 if [ -x /usr/bin/python3 ]; then python=python; fi
-if [ -d /run/systemd/system ]; then systemd=systemd; fi
 echo "hopbench-probe $(cat /proc/sys/kernel/random/boot_id):$(stat -c %d:%i /)" \
-	"$(id -u) $python $systemd"
+	"$(id -u) $python"

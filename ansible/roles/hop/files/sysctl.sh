@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Let the NICs of a hop forward packets, and put the earlier settings back. Other NICs stay as they
-# are.
+# Let the NICs of a hop forward packets, and put the earlier settings back. Nothing else is touched:
+# neither other NICs nor what holds for all of them.
 #
 # forwarding=1: packets that arrive on this NIC are routed on; bpf_fib_lookup asks for it, too.
 #
 # IPv4
 # send_redirects=0: a hop sends packets out of the NIC they came in by, which the kernel would
-# answer with ICMP redirects. It sends them when either the NIC's own setting or `all` is 1
-# (IN_DEV_ORCONF in include/linux/inetdevice.h), so both are 0; other NICs go by their own.
+# answer with ICMP redirects. It does so as long as the NIC's own setting or `all` is 1
+# (IN_DEV_ORCONF in include/linux/inetdevice.h), and `all` is 1 by default. It stays what it is,
+# because it also counts for NICs that are none of ours; the doctor says what it costs nft.
 # accept_local=1: XDP hands the first packets of a flow to the stack when it does not know the next
 # hop's MAC address yet. Their source is an address of this host, a martian to the stack.
 # rp_filter=2 with two NICs, where it is 1: those packets come in by one NIC with the other's address,
@@ -71,7 +72,6 @@ settings() {
 			fi
 		fi
 	done
-	[ "$family" = 6 ] || echo "$net/ipv4/conf/all/send_redirects 0"
 }
 
 # What this boot's record says, a line a setting.
