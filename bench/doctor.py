@@ -7,16 +7,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench import facts, readiness
+from bench import clocks, doctor_firewall, doctor_machine, doctor_wiring, facts, readiness
 from bench.chain import Chain, Host
 from bench.doctor_nic import examine_nics
-from bench.errors import BenchError
 from bench.finding import Finding
 from bench.fleet import Fleet
 from bench.readiness_ports import overlap, overlapping, port_range
 
-# A clock this far off makes logs of two hosts hard to lay side by side; no figure depends on it.
-_CLOCK_LIMIT_S = 5.0
 _MODULES_OF_ROLE = {
     "client": (("bcc", "python3-bpfcc"),),
     "hop": (("bcc", "python3-bpfcc"), ("nftables", "python3-nftables")),
@@ -31,27 +28,35 @@ _TOOLS_OF_ROLE = {
 
 def examine(chain: Chain) -> list[Finding]:
     """Look at every host of the chain, in chain order. Changes nothing."""
-    findings: list[Finding] = []
-    reachable: list[Host] = []
+    asked: dict[str, tuple[float, float]] = {}
+    rules: dict[str, dict[str, Any]] = {}
+    ways: dict[str, dict[str, Any]] = {}
+
+    def look(host: Host) -> dict[str, Any]:
+        begun = time.time()
+        found = facts.of_hosts(fleet, [host])[host.name]
+        asked[host.name] = (begun, time.time())
+        addresses = [to.data_ip for to in doctor_wiring.following(chain, host)]
+        ways[host.name] = facts.of_ways(fleet, host, addresses)
+        rules[host.name] = facts.of_firewall(fleet, host, doctor_firewall.packets(chain, host))
+        return found
+
     with Fleet([]) as fleet:
-        for host in chain.hosts:
-            try:
-                fleet.connect([host])
-            except BenchError as error:
-                findings.append(Finding(host.name, "problem", error.cause, error.remedy or ""))
-            else:
-                reachable.append(host)
-        seen: dict[str, dict[str, Any]] = {}
-        asked_at = {}
-        for host in reachable:
-            asked_at[host.name] = time.time()
-            try:
-                seen |= facts.of_hosts(fleet, [host])
-            except BenchError as error:
-                findings.append(Finding(host.name, "problem", error.cause, error.remedy or ""))
+        failures = fleet.try_connect(chain.hosts)
+        silent = {error.host for error in failures}
+        reachable = [host for host in chain.hosts if host.name not in silent]
+        seen, refused = fleet.try_each(look, reachable)
+    findings = [
+        Finding(error.host or "?", "problem", error.cause, error.remedy or "")
+        for error in (*failures, *refused)
+    ]
     for host in chain.hosts:
         if host.name in seen:
-            findings += _host(host, seen[host.name], asked_at[host.name])
+            findings += _host(host, seen[host.name], asked[host.name])
+            findings += doctor_firewall.findings(host, rules[host.name])
+            findings += doctor_wiring.of_ways(chain, host, ways[host.name], seen)
+    findings += doctor_machine.of_machines(chain, seen)
+    findings += doctor_wiring.of_speeds(chain, seen)
     findings += readiness.of_machines(chain, seen)
     findings += readiness.of_chain(chain, seen)
     findings += overlapping(chain, seen)
@@ -59,12 +64,9 @@ def examine(chain: Chain) -> list[Finding]:
     return sorted(findings, key=lambda finding: names.index(finding.host))
 
 
-def _host(host: Host, found: dict[str, Any], asked_at: float) -> Iterator[Finding]:
+def _host(host: Host, found: dict[str, Any], asked: tuple[float, float]) -> Iterator[Finding]:
     def problem(text: str, remedy: str) -> Finding:
         return Finding(host.name, "problem", text, remedy)
-
-    def warning(text: str, remedy: str) -> Finding:
-        return Finding(host.name, "warning", text, remedy)
 
     yield Finding(host.name, "ok", f"{found['os']}, kernel {found['kernel']}, {found['cpus']} CPUs")
     if found["uid"] != 0:
@@ -83,11 +85,9 @@ def _host(host: Host, found: dict[str, Any], asked_at: float) -> Iterator[Findin
             f"no kernel headers for {found['kernel']}",
             "run bench deploy; where none exist, set hopbench_headers_link=true",
         )
-    if abs(found["time"] - asked_at) > _CLOCK_LIMIT_S:
-        yield warning(
-            f"its clock is {found['time'] - asked_at:+.0f} s off",
-            "logs will not line up; no figure depends on it",
-        )
+    offset_s, uncertainty_s = clocks.offset(asked[0], found["time"], asked[1] - asked[0])
+    if (off := clocks.finding(host.name, offset_s, uncertainty_s)) is not None:
+        yield off
     own, nat = port_range(found), host.nat_ports
     if host.role == "hop" and own and nat and overlap(own, nat):
         yield problem(
@@ -97,3 +97,6 @@ def _host(host: Host, found: dict[str, Any], asked_at: float) -> Iterator[Findin
         )
     yield from readiness.of_host(host, found)
     yield from examine_nics(host, found)
+    for name, nic in readiness.nics(host, found):
+        yield from doctor_wiring.of_link(host, name, nic)
+        yield from doctor_machine.of_nic(host, name, nic, found)

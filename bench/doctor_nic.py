@@ -9,46 +9,16 @@ from typing import Any
 
 from bench.chain import Host
 from bench.finding import Finding
-
-# Drivers that are known to run XDP natively, as far as common hosts have them (kernel 6.x).
-NATIVE_DRIVERS = frozenset(
-    [
-        "veth",
-        "virtio_net",
-        "tun",
-        "ixgbe",
-        "ixgbevf",
-        "i40e",
-        "iavf",
-        "ice",
-        "igb",
-        "igc",
-        "mlx4_en",
-        "mlx5_core",
-        "bnxt_en",
-        "nfp",
-        "ena",
-        "gve",
-        "hv_netvsc",
-        "mvneta",
-        "mvpp2",
-        "sfc",
-        "qede",
-        "thunderx-nicvf",
-        "stmmac",
-        "tsnep",
-        "vmxnet3",
-        "xen_netfront",
-        "dpaa2-eth",
-        "fsl_enetc",
-        "cpsw",
-    ]
+from bench.xdp_drivers import (
+    BOND_KERNEL,
+    DRIVERS,
+    HALF,
+    OFFLOAD_DRIVERS,
+    PAGE_MTU,
+    WITHOUT,
+    kernel_of,
+    words,
 )
-# The only one with a NIC that runs BPF itself (net/core/dev.c asks for XDP_SETUP_PROG_HW).
-OFFLOAD_DRIVERS = frozenset(["nfp"])
-# A page of 4096 bytes less XDP's headroom of 256, skb_shared_info of 320, and 22 for the Ethernet
-# header with two tags: what drivers that keep a packet in one page allow.
-MAX_NATIVE_MTU = 3498
 
 # A feature's name in ethtool's output, and the shorter one that ethtool -K takes.
 _RECEIVE_OFFLOADS = (("large-receive-offload", "lro"), ("rx-gro-hw", "rx-gro-hw"))
@@ -63,7 +33,7 @@ def examine_nics(host: Host, found: Mapping[str, Any]) -> Iterator[Finding]:
         nics.append((host.egress_nic, found["egress_nic"]))
     for name, nic in nics:
         if host.role == "hop" and nic is not None:
-            findings += _xdp(host, name, nic, found["cpus"] or 1)
+            findings += _xdp(host, name, nic, found)
             findings += _forwarding(host, name, nic, found)
     # Once is enough for what two NICs share.
     yield from dict.fromkeys(findings)
@@ -88,7 +58,9 @@ def _link(host: Host, variable: str, name: str, nic: Mapping[str, Any] | None) -
         yield problem(f"{title(name, nic)} is down", f"ip link set {name} up")
 
 
-def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[Finding]:
+def _xdp(
+    host: Host, name: str, nic: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterator[Finding]:
     """Foresee why XDP would not attach, or not see what it should."""
     problem = partial(Finding, host.name, "problem")
     warning = partial(Finding, host.name, "warning")
@@ -107,17 +79,12 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
             f"{called}: driver is not known to run XDP on the NIC itself",
             "set xdp_attach=native, or use a NIC of the driver nfp",
         )
-    if driver in NATIVE_DRIVERS:
-        yield Finding(host.name, "ok", f"{called}: driver is known to run XDP natively")
-    elif host.xdp_attach == "native":
-        yield warning(
-            f"{called}: driver is not known to run XDP natively",
-            "try it, or set xdp_attach=generic",
-        )
-    if host.xdp_attach == "native" and (nic["mtu"] or 0) > MAX_NATIVE_MTU:
+    yield from _driver(host, called, driver, found["kernel"])
+    largest = DRIVERS[driver].max_mtu if driver in DRIVERS else PAGE_MTU
+    if host.xdp_attach == "native" and (nic["mtu"] or 0) > largest:
         yield problem(
             f"MTU {nic['mtu']} on {called}: native XDP without fragments needs a packet in one "
-            "page",
+            f"page, {largest} bytes at most",
             f"ip link set {name} mtu 1500",
         )
     for offload, short in _RECEIVE_OFFLOADS:
@@ -126,7 +93,13 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
                 f"{offload} is on, with which drivers refuse native XDP",
                 f"ethtool -K {name} {short} off",
             )
-    now, most = nic["channels"]["combined"], nic["channels"]["combined_max"]
+    now, most, cpus = nic["channels"]["combined"], nic["channels"]["combined_max"], found["cpus"]
+    cpus = cpus or 1
+    if driver in DRIVERS and DRIVERS[driver].limits == HALF and now is not None and 2 * now > most:
+        yield problem(
+            f"{called} has {now} queues of at most {most}, and native XDP wants half of them free",
+            f"ethtool -L {name} combined {most // 2}",
+        )
     # virtnet_xdp_set (drivers/net/virtio_net.c) wants a queue to send by for every CPU.
     if driver == "virtio_net" and now is not None and now + cpus > most:
         yield warning(
@@ -135,6 +108,39 @@ def _xdp(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[F
             f"ethtool -L {name} combined {most - cpus}"
             if most > cpus
             else f"give the virtual machine {2 * cpus} queues",
+        )
+
+
+def _driver(host: Host, called: str, driver: str | None, release: str) -> Iterator[Finding]:
+    """Say what is known of the driver: from which kernel on it runs XDP natively, if at all."""
+    known, kernel = DRIVERS.get(driver or ""), kernel_of(release)
+    since = BOND_KERNEL if driver == "bonding" else known.first_kernel if known else None
+    old = since is not None and kernel is not None and kernel < since
+    if known and not old:
+        yield Finding(host.name, "ok", f"{called}: driver is known to run XDP natively")
+    if host.xdp_attach != "native" or (known and not old):
+        return
+    if since is not None and old:
+        yield Finding(
+            host.name,
+            "warning",
+            f"{called}: Linux {release} is older than native XDP in this driver, which came with "
+            f"{words(since)}",
+            f"use Linux {words(since)} or later, or set xdp_attach=generic",
+        )
+    elif driver in WITHOUT:
+        yield Finding(
+            host.name,
+            "problem",
+            f"{called}: driver has no native XDP",
+            "use another NIC, or set xdp_attach=generic",
+        )
+    else:
+        yield Finding(
+            host.name,
+            "warning",
+            f"{called}: driver is not known to run XDP natively",
+            "try it, or set xdp_attach=generic",
         )
 
 
@@ -167,5 +173,8 @@ def _forwarding(
     if nic["send_redirects"] == "1" or found["send_redirects_all"] == "1":
         yield warning(
             "ICMP redirects are on, which costs nft work that XDP does not do",
-            "sysctl net.ipv4.conf.all.send_redirects=0",
+            "run bench deploy"
+            if nic["send_redirects"] == "1"
+            else "sysctl net.ipv4.conf.all.send_redirects=0: a deploy leaves alone what holds for "
+            "other NICs, too",
         )

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from bench.errors import BenchError
 from bench.fleet import Fleet
 from bench.paths import hop_package
 
-# What runs on a host that has nothing of ours yet, each after those that it imports.
-_MODULES = ("ethtool", "facts_read", "facts_nic", "facts")
+# What runs on a host that has nothing of ours yet: each module after those that it imports, the
+# last of them with a main.
+_MODULES = ("ethtool", "facts_read", "facts_nic", "facts_cpu", "facts")
+_REACH = ("facts_read", "reach")
+_FIREWALL = ("facts_read", "firewall_rules", "firewall")
 # They find each other as they do in the package.
 _LOADER = """\
 import sys, types
@@ -31,10 +34,16 @@ for name, source in {sources!r}.items():
     sys.modules["hop." + name] = module
     setattr(package, name, module)
     exec(compile(source, name + ".py", "exec"), module.__dict__)
-sys.exit(package.facts.main({nics!r}))
+sys.exit(module.main({arguments!r}))
 """
 _PACKAGES = ("ansible-core", "ansible-runner", "fabric", "paramiko", "pandas", "numpy")
 _FACTS_LIMIT_S = 40.0
+# A program that nobody reads would be a connection that breaks.
+_NO_PYTHON = "hopbench: no python"
+_PYTHON = (
+    "if [ -x /usr/bin/python3 ]; then exec /usr/bin/python3 -B -; "
+    f"else cat >/dev/null; echo '{_NO_PYTHON}'; fi"
+)
 
 
 def controller_versions() -> dict[str, str]:
@@ -72,19 +81,44 @@ def program(nics: Sequence[str]) -> str:
     nics: the data NIC and the egress NIC, empty for none. Their names are in the program, and
     never pass through a shell.
     """
-    sources = {name: (hop_package() / f"{name}.py").read_text() for name in _MODULES}
-    return _LOADER.format(sources=sources, nics=list(nics))
+    return _program(_MODULES, nics)
+
+
+def _program(modules: Sequence[str], arguments: Sequence[str]) -> str:
+    sources = {name: (hop_package() / f"{name}.py").read_text() for name in modules}
+    return _LOADER.format(sources=sources, arguments=list(arguments))
 
 
 def of_hosts(fleet: Fleet, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     """Return each host's facts; runs nothing that changes a host. Raises HostsError."""
 
     def ask(host: Host) -> dict[str, Any]:
-        text = program([host.data_nic, host.egress_nic])
-        output = fleet.run_on(host, "/usr/bin/python3 -B -", text, _FACTS_LIMIT_S)
-        try:
-            return dict(json.loads(output))
-        except (ValueError, TypeError):
-            raise BenchError("its facts are not JSON", host=host.name) from None
+        return _answer(fleet, host, program([host.data_nic, host.egress_nic]))
 
     return fleet.for_each(ask, hosts)
+
+
+def of_firewall(fleet: Fleet, host: Host, packets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the host's rules do to packets, as bench/hop/firewall.py describes both.
+
+    Changes nothing. Raises BenchError.
+    """
+    return _answer(fleet, host, _program(_FIREWALL, [json.dumps(packets)]))
+
+
+def of_ways(fleet: Fleet, host: Host, addresses: Sequence[str]) -> dict[str, Any]:
+    """Return by which ways the host reaches addresses, as bench/hop/reach.py describes it.
+
+    Sends each neighbour one empty datagram; changes nothing. Raises BenchError.
+    """
+    return _answer(fleet, host, _program(_REACH, [json.dumps(addresses)]))
+
+
+def _answer(fleet: Fleet, host: Host, text: str) -> dict[str, Any]:
+    output = fleet.run_on(host, _PYTHON, text, _FACTS_LIMIT_S)
+    if output.strip() == _NO_PYTHON:
+        raise BenchError("there is no /usr/bin/python3", host=host.name, remedy="run bench deploy")
+    try:
+        return dict(json.loads(output))
+    except (ValueError, TypeError):
+        raise BenchError("its facts are not JSON", host=host.name) from None

@@ -11,7 +11,7 @@ from bench.doctor_nic import title
 from bench.finding import Finding
 from bench.readiness_ports import Planned, of_plan, port_range
 
-__all__ = ["Planned", "findings", "of_chain", "of_host", "of_machines"]
+__all__ = ["Planned", "findings", "get", "nics", "of_chain", "of_host", "of_machines"]
 
 Facts = Mapping[str, Any]
 
@@ -125,7 +125,7 @@ def of_host(host: Host, found: Facts) -> Iterator[Finding]:
         return Finding(host.name, "warning", text, remedy)
 
     default = get(found, "sysctls", "net.core.default_qdisc")
-    for name, nic in _nics(host, found):
+    for name, nic in nics(host, found):
         if get(nic, "xdp_mode"):
             yield Finding(
                 host.name,
@@ -165,7 +165,7 @@ def of_host(host: Host, found: Facts) -> Iterator[Finding]:
         )
 
 
-def _nics(host: Host, found: Facts) -> Iterator[tuple[str, Facts]]:
+def nics(host: Host, found: Facts) -> Iterator[tuple[str, Facts]]:
     """Yield each NIC that packets pass, by name: also those below VLANs."""
     pairs = [(host.data_nic, get(found, "nic"))]
     if host.role == "hop" and host.egress_nic:
@@ -208,7 +208,7 @@ def of_chain(chain: Chain, seen: Mapping[str, Facts]) -> Iterator[Finding]:
     spread = {
         host.name: any(
             str(mask).strip("0,")
-            for _, nic in _nics(host, seen[host.name])
+            for _, nic in nics(host, seen[host.name])
             for mask in get(nic, "rps_cpus") or []
             if mask is not None
         )

@@ -11,6 +11,7 @@ ROLES = {
     "forward": "forward",
     "serve": "serve",
     "load": "load",
+    "loopback": "loopback",
     "wire": "wire",
     "facts": "facts",
     "payloads": "payloads",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-_ROLES = (b"forward", b"serve", b"load")
+_ROLES = (b"forward", b"serve", b"load", b"loopback")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TABLE = "hopbench"
 _FAMILIES = ("ip", "ip6")

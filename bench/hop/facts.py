@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from . import facts_nic
+from . import facts_cpu, facts_nic
 from . import facts_read as read
 
 # How each tool says its version; the first number-like word of the output is taken.
@@ -37,7 +37,7 @@ _TOOLS = {
 }
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 _LIBRARIES = ("/usr/lib/*", "/usr/lib64", "/usr/local/lib", "/usr/lib")
-_CPU, _CLOCK = "/sys/devices/system/cpu", "/sys/devices/system/clocksource/clocksource0"
+_CLOCK = "/sys/devices/system/clocksource/clocksource0"
 
 # Sysctls that change what is measured; those that a network namespace does not have are null in it.
 _SYSCTLS = (
@@ -150,77 +150,6 @@ def _os_name() -> str | None:
     return match[1] if match else None
 
 
-def _cpu_facts() -> dict[str, Any]:
-    """Return the CPUs, what sets their speed, and how deep they sleep."""
-    info = read.text("/proc/cpuinfo") or ""
-    model, microcode = (
-        re.search(rf"^{name}\s*: (.+)$", info, re.MULTILINE) for name in ("model name", "microcode")
-    )
-    flags = re.search(r"^flags\s*: (.+)$", info, re.MULTILINE)
-    scaling = f"{_CPU}/cpu[0-9]*/cpufreq"
-    return {
-        "cpu": model[1] if model else platform.machine(),
-        "cpus": os.cpu_count(),
-        "microcode": microcode[1] if microcode else None,
-        "topology": _topology(),
-        "governor": _each(f"{scaling}/scaling_governor"),
-        "scaling_driver": _each(f"{scaling}/scaling_driver"),
-        "frequency_khz": {
-            "min": _each(f"{scaling}/scaling_min_freq"),
-            "max": _each(f"{scaling}/scaling_max_freq"),
-        },
-        "energy_preference": _each(f"{scaling}/energy_performance_preference"),
-        "turbo": _turbo(
-            read.text(f"{_CPU}/intel_pstate/no_turbo"), read.text(f"{_CPU}/cpufreq/boost")
-        ),
-        "cpuidle": {
-            "driver": read.text(f"{_CPU}/cpuidle/current_driver"),
-            "governor": read.text(f"{_CPU}/cpuidle/current_governor"),
-        },
-        "isolated_cpus": read.text(f"{_CPU}/isolated"),
-        "nohz_full_cpus": read.text(f"{_CPU}/nohz_full"),
-        "vulnerabilities": {
-            os.path.basename(path): text
-            for path, text in read.texts(f"{_CPU}/vulnerabilities/*").items()
-        },
-        "virtualisation": {
-            "hypervisor": "hypervisor" in flags[1].split() if flags else None,
-            "type": read.text("/sys/hypervisor/type"),
-            "vendor": read.text("/sys/class/dmi/id/sys_vendor"),
-            "product": read.text("/sys/class/dmi/id/product_name"),
-        },
-    }
-
-
-def _topology() -> dict[str, int | None]:
-    """Return how many sockets, cores and threads this host has on line."""
-    cores, threads = set(), 0
-    for path in glob.glob(f"{_CPU}/cpu[0-9]*/topology"):
-        socket, core = (read.text(f"{path}/{name}") for name in ("physical_package_id", "core_id"))
-        cores.add((socket, core))
-        threads += 1
-    nodes = glob.glob("/sys/devices/system/node/node[0-9]*")
-    return {
-        "sockets": len({socket for socket, _ in cores}) or None,
-        "cores": len(cores) or None,
-        "threads": threads or None,
-        "numa_nodes": len(nodes) or None,
-    }
-
-
-def _each(pattern: str) -> str | None:
-    """Return what files of several CPUs say: once when they agree, each different word if not."""
-    found = {text for text in read.texts(pattern).values() if text}
-    return ", ".join(sorted(found)) or None
-
-
-def _turbo(no_turbo: str | None, boost: str | None) -> bool | None:
-    """Return whether CPUs may run faster than they can for long; None: this host does not say."""
-    if no_turbo in ("0", "1"):
-        return no_turbo == "0"
-    return boost == "1" if boost in ("0", "1") else None
-
-
 def _memory() -> dict[str, Any]:
     """Return memory and swap in bytes, and what is swapped to."""
     pairs = re.findall(r"^(\w+):\s+(\d+) kB$", read.text("/proc/meminfo") or "", re.MULTILINE)
@@ -271,7 +200,7 @@ def collect(nic: str, egress_nic: str = "") -> dict[str, Any]:
         "cmdline": read.text("/proc/cmdline"),
         "boot_id": read.text("/proc/sys/kernel/random/boot_id"),
         "os": _os_name(),
-        **_cpu_facts(),
+        **facts_cpu.collect(),
         **_memory(),
         "uid": os.geteuid(),
         "time": time.time(),

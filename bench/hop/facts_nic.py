@@ -60,6 +60,9 @@ def collect(name: str) -> dict[str, Any] | None:
         "up": (read.text(f"{base}/operstate") or "") in ("up", "unknown"),
         "speed_mbps": _positive(read.number(f"{base}/speed")),
         "duplex": read.text(f"{base}/duplex"),
+        "kind": (link.get("linkinfo") or {}).get("info_kind"),
+        "master": link.get("master"),
+        "wireless": os.path.isdir(f"{base}/wireless") or os.path.isdir(f"{base}/phy80211"),
         "pcie": _pcie(name),
         "mtu": link.get("mtu"),
         "mac": link.get("address"),
@@ -164,8 +167,12 @@ def _device(name: str) -> str:
 
 
 def _pcie(name: str) -> dict[str, str | None] | None:
-    """Return speed and width of the NIC's slot, None where it has none."""
-    found = {key: read.text(f"{_device(name)}/current_link_{key}") for key in ("speed", "width")}
+    """Return speed and width of the NIC's slot, and its most, None where it has none."""
+    found = {
+        prefix + key: read.text(f"{_device(name)}/{file}_link_{key}")
+        for prefix, file in (("", "current"), ("max_", "max"))
+        for key in ("speed", "width")
+    }
     return found if any(found.values()) else None
 
 

@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Protocol
 
-from . import config, offloads, version
+from . import config, net, offloads, version
 from .address import family
 from .errors import HopError
 from .host import HostCounters
@@ -99,9 +99,13 @@ class Agent:
         target = config.target(message)
         if target and self._place and family(target.next_ip) != self._place.family:
             raise HopError(f"next_ip is not an IPv{self._place.family} address, as data_ip is")
+        was_active = self._active is not None
         self._end_forwarder()
         if target is None:
             return {"event": "ready", "mode": "direct"}
+        if was_active and self._place is not None:
+            # Another mode is not to start, and be measured, while the NIC comes back from XDP.
+            net.await_link(self._place.nics)
         facts = self._forwarder(target.mode).start(target)
         self._active = target.mode
         return {"event": "ready", "mode": target.mode, **facts}

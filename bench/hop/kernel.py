@@ -6,10 +6,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import struct
 from dataclasses import dataclass
 
-from . import netlink
+from . import netlink, refusal
 from .errors import HopError
 
 # include/uapi/linux/bpf.h and if_link.h
@@ -20,7 +21,14 @@ _ATTACHED = {1: "native", 2: "generic", 3: "offload", 4: "several"}
 XDP_FLAGS_UPDATE_IF_NOEXIST = 1
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_MMAPABLE = 1 << 10
-_MAP_KINDS = {"HASH": 1, "ARRAY": 2, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "RINGBUF": 27}
+_MAP_KINDS = {
+    "HASH": 1,
+    "ARRAY": 2,
+    "PROG_ARRAY": 3,
+    "PERCPU_ARRAY": 6,
+    "LRU_HASH": 9,
+    "RINGBUF": 27,
+}
 
 
 class _LinkCreateOpts(ctypes.Structure):
@@ -116,7 +124,7 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
     """Attach by a bpf_link and return its file descriptor: closed, also by SIGKILL, it detaches.
 
     attach: a key of FLAGS; flags of 0 would let the kernel choose generic silently.
-    Raises HopError with the driver's reason.
+    Raises HopError with the NIC, its driver, and the driver's reason.
     """
     opts = _LinkCreateOpts(sz=ctypes.sizeof(_LinkCreateOpts), flags=FLAGS[attach])
     link_fd: int = library().bpf_link_create(prog_fd, ifindex, BPF_XDP, ctypes.byref(opts))
@@ -124,42 +132,16 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
         os.set_inheritable(link_fd, False)
         return link_fd
     number = -link_fd
+    nic = socket.if_indextoname(ifindex)
     if number in (errno.EBUSY, errno.EEXIST):
         raise HopError(
-            "another XDP program is attached to the NIC", "detach it; it is never replaced"
+            f"another XDP program is attached to {nic}", "detach it; it is never replaced"
         )
     try:
         reason = netlink.refusal(ifindex, prog_fd, FLAGS[attach])
     except OSError:
         reason = ""
-    raise HopError(
-        f"the NIC's driver refuses XDP in {attach} mode: {reason or _name(number)}",
-        _remedy(attach, reason, number),
-    )
-
-
-# What drivers complain of, and what helps; the first that is found in the reason counts.
-_REMEDIES = (
-    ("queue", "give the NIC more queues, or the host fewer CPUs (ethtool -L)"),
-    ("mtu", "ip link set the NIC to a smaller mtu: a packet has to fit one page"),
-    ("gro_hw", "ethtool -K the NIC rx-gro-hw off"),
-    ("gro", "ethtool -K the NIC rx-gro-hw off"),
-    ("lro", "ethtool -K the NIC lro off"),
-    ("csum", "ethtool -K the NIC rx-checksumming off, or change the host's offloads"),
-)
-
-
-def _remedy(attach: str, reason: str, number: int) -> str:
-    """Return what to do about a refusal."""
-    if attach == "offload":
-        return "choose xdp_attach=native; hardly any NIC runs XDP itself"
-    words = reason.lower()
-    for word, remedy in _REMEDIES:
-        if word in words:
-            return remedy
-    if number == errno.EOPNOTSUPP:
-        return "choose xdp_attach=generic, or a NIC whose driver supports XDP"
-    return "native XDP may need fewer queues, GRO_HW and LRO off, or a smaller MTU"
+    raise refusal.error(nic, attach, reason or _name(number), number)
 
 
 def query_xdp(ifindex: int) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import select
 import subprocess
 import tempfile
@@ -90,12 +91,14 @@ class Load:
         repetitions = config.number(message, "repetitions", 1, 1_000_000, 0)
         limit_s = config.number(message, "limit_s", 1, 3600, 0)
         timed = config.truth(message, "timer")
+        # How long a silent connection may be so; 0: what the rc file says.
+        timeout_s = config.number(message, "timeout_s", 1, 60, 0) if "timeout_s" in message else 0
         config.nothing_else(message)
         timer = self._prepare_timer(address, port) if timed else None
         if timer is None and self._timer is not None:
             # What is not timed is not to pay for it either.
             self._timer.detach()
-        argv = [process.tool("siege"), "-R", str(RC_FILE), "-b"]
+        argv = [process.tool("siege"), "-R", str(_rc_file(timeout_s)), "-b"]
         argv += ["-c", str(concurrency), "-r", str(repetitions)]
         argv += [f"http://{endpoint(address, port)}/{size}.bin"]
         # Into files, not pipes: nobody reads while the clock runs.
@@ -168,6 +171,20 @@ class Load:
         self._end_siege()
         if self._offloads is not None:
             self._offloads.restore()
+
+
+def _rc_file(timeout_s: int) -> Path:
+    """Return siege's rc file, or one beside its HOME that differs in the time-out alone."""
+    if not timeout_s:
+        return RC_FILE
+    text, changed = re.subn(
+        r"^timeout = .*$", f"timeout = {timeout_s}", RC_FILE.read_text(), flags=re.MULTILINE
+    )
+    if changed != 1:
+        raise HopError("siege's rc file has no time-out", "run bench deploy")
+    file = HOME / "siegerc"
+    file.write_text(text)
+    return file
 
 
 def _text(file: IO[bytes]) -> str:

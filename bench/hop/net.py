@@ -9,6 +9,7 @@ import json
 import socket
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ SYSCTL = Path("/proc/sys/net")
 # RFC 863: a packet to the discard port asks for nothing but the neighbour's address.
 _DISCARD = 9
 NEIGHBOUR_LIMIT_S = 3.0
+# Many drivers reset their NIC when a program comes or goes, or an offload changes: the link is then
+# away for a second or two with most, and for 20 s with some.
+LINK_LIMIT_S = 30.0
 _SOCKET = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ASKED_BY = {4: "ARP", 6: "neighbour solicitations"}
 _VALID = {"PERMANENT", "NOARP", "REACHABLE", "STALE", "DELAY", "PROBE"}
@@ -60,6 +64,36 @@ def require_stack_forwarding(nic: str, family: int) -> None:
         ) from None
     if forced != "1":
         raise HopError(f"forwarding of IPv6 is off on {nic}", "run bench deploy")
+
+
+def linked(nics: Iterable[str]) -> bool:
+    """Say whether every NIC has a link."""
+    for nic in nics:
+        try:
+            up = Path(f"/sys/class/net/{nic}/carrier").read_text().strip() == "1"
+        except OSError:  # EINVAL: it is set down
+            return False
+        if not up:
+            return False
+    return True
+
+
+def await_link(nics: Sequence[str]) -> bool:
+    """Wait until every NIC has its link again; say whether one was away.
+
+    Raises HopError when it does not come back.
+    """
+    until = time.monotonic() + LINK_LIMIT_S
+    away = False
+    while not linked(nics):
+        away = True
+        if time.monotonic() > until:
+            raise HopError(
+                f"no link on {' or '.join(nics)} for {LINK_LIMIT_S:.0f} s",
+                "check cabling and dmesg: some drivers reset a NIC when XDP comes or goes",
+            )
+        time.sleep(0.02)
+    return away
 
 
 def require_free_port(address: str, port: int) -> None:
@@ -114,7 +148,9 @@ def _way(address: str, nics: tuple[str, ...]) -> tuple[str, str, str]:
     return found["dev"], found["prefsrc"], found.get("gateway", address)
 
 
-def resolve(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
+def resolve(
+    address: str, nics: tuple[str, ...], limit_s: float = NEIGHBOUR_LIMIT_S
+) -> tuple[str, str]:
     """Have the stack learn the next hop's MAC address, for bpf_fib_lookup to find.
 
     nics: those that the way there may leave by. Returns which of them it is, and the source
@@ -123,7 +159,7 @@ def resolve(address: str, nics: tuple[str, ...]) -> tuple[str, str]:
     """
     nic, source, neighbour = _way(address, nics)
     version = family(address)
-    until = time.monotonic() + NEIGHBOUR_LIMIT_S
+    until = time.monotonic() + limit_s
     while True:
         nudge(address)
         entries = ip_json("neigh", "show", "to", neighbour, "dev", nic)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from . import config, process
+from . import config, net, process
 from . import offload_records as records
 from .errors import HopError
 from .protocol import Message
@@ -140,10 +140,13 @@ class Offloads:
         self._how = ""
         try:
             nics = with_lower(self._nics)
+            linked = net.linked(self._nics)
             wanted = self._equalize(nics) if how == "equal" else {}
             if how == "native":
                 records.put_back(self._folder)
             self._facts = {nic: _facts(nic, wanted.get(nic, {})) for nic in nics}
+            if linked:
+                net.await_link(self._nics)
         except (HopError, OSError):
             self.restore()
             raise

@@ -59,6 +59,7 @@ class Constants:
     nat_flows: int | None = None
     trace: bool = False
     family: int = 4
+    loopback: bool = False
 
     @property
     def port_count(self) -> int:
@@ -86,7 +87,8 @@ class Constants:
             "EGRESS_LINK": egress.link,
         }
         found |= {f"HOP_IP_{i}": word for i, word in enumerate(address)}
-        return found | ({"TRACE": 1} if self.trace else {})
+        switches = {"TRACE": self.trace, "LOOPBACK": self.loopback}
+        return found | {name: 1 for name, on in switches.items() if on}
 
     def maps(self) -> dict[str, Map]:
         """Return the maps the source declares."""

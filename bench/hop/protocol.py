@@ -2,6 +2,7 @@
 """JSON lines on stdin and stdout, and the lease after which an agent ends by itself.
 
 In:  one configuration a line ({"mode": …}), or {"op": "counters"}, {"op": "renew"}, …
+     Every agent answers {"op": "clock"} (clock.py).
 Out: {"event": "ready" | "counters" | "error" | "stopped" | …}, one line for each line in.
 
 Every line from the controller renews the lease. An agent ends on end of file, on SIGTERM and
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import clock
 from .errors import HopError
 
 Message = dict[str, Any]
@@ -110,6 +112,13 @@ def _decode(line: bytes, lease: Lease) -> Message:
     return message
 
 
+def _is_clock(message: Message) -> bool:
+    if message.get("op") != "clock":
+        return False
+    del message["op"]
+    return True
+
+
 def serve(handle: Callable[[Message], Message | None], stop: Callable[[], None]) -> int:
     """Answer the controller until the agent has to end; always call `stop` then.
 
@@ -122,7 +131,7 @@ def serve(handle: Callable[[Message], Message | None], stop: Callable[[], None])
     try:
         for message in messages(Lease()):
             try:
-                answer = handle(message)
+                answer = clock.answer(message) if _is_clock(message) else handle(message)
             except HopError as error:
                 send_error(error)
             except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:

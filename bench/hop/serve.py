@@ -18,7 +18,8 @@ from .protocol import Message, serve
 ROOT = Path(__file__).resolve().parent.parent
 PAYLOADS = ROOT / "payloads"
 TEMPLATE = ROOT / "server" / "nginx.conf.template"
-LISTEN_LIMIT_S = 5.0
+# A start takes 0.1 s on a PC, and some 10 s in an emulated guest whose machine is busy.
+LISTEN_LIMIT_S = 30.0
 
 # nginx wants files for its process id and its buffers. They go into a tmpfs that only its own
 # mount namespace knows, so that they vanish with its last process. $1: a folder, $2: the

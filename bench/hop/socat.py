@@ -13,7 +13,7 @@ from .address import bracketed, endpoint
 from .config import Place, Target
 from .errors import HopError
 
-LISTEN_LIMIT_S = 3.0
+LISTEN_LIMIT_S = 15.0
 # The kernel caps it at net.core.somaxconn; socat's default of 5 would refuse bursts.
 BACKLOG = 4096
 

@@ -17,9 +17,11 @@ from .errors import HopError
 
 _TRACEPOINT = b"inet_sock_set_state"
 _FIELDS = {
-    "sock_common": ("skc_daddr", "skc_dport", "skc_v6_daddr"),
+    "sock_common": ("skc_daddr", "skc_dport", "skc_v6_daddr", "skc_net"),
     "inet_sock": ("inet_sport",),
 }
+# Of a network namespace: where it keeps its number.
+_NETNS = {"net": ("ns",), "ns_common": ("inum",)}
 # Both of bpf/connections.c: what one cannot see, the other does.
 _PROGRAMS = ("hopbench_connections", "hopbench_connections_again")
 
@@ -48,6 +50,8 @@ class ConnectionTimer:
         self._ring_bytes = ring_bytes
         try:
             offsets = btf.offsets(_FIELDS)
+            netns = btf.offsets(_NETNS)
+            offsets["netns_inum"] = netns["ns"] + netns["inum"]
         except HopError as error:
             raise HopError(error.cause, _REMEDY) from error
         self._fds = compiler.load(
@@ -75,7 +79,10 @@ class ConnectionTimer:
         self._lost = 0
 
     def start(self, address: str, port: int) -> None:
-        """Time connections to this address and port from now on, forgetting earlier ones."""
+        """Time this network namespace's connections to an address and port from now on.
+
+        Earlier ones are forgotten.
+        """
         self._attach()
         # Of connections that were open when nobody looked, as between two samples.
         for key in kernel.keys(self._fds["timer_open"], 8):
@@ -124,7 +131,8 @@ class ConnectionTimer:
 
     def _set_target(self, octets: bytes, port: int, version: int) -> None:
         # `lost` is the program's; it only counts while connections end, which they do not now.
-        value = _TARGET.pack(octets, socket.htons(port), version, 0, self.lost())
+        here = os.stat("/proc/self/ns/net").st_ino
+        value = _TARGET.pack(octets, socket.htons(port), version, here, self.lost())
         kernel.update(self._fds["timer_target"], _FIRST, value)
 
     def _attach(self) -> None:

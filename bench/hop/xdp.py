@@ -93,7 +93,7 @@ class XdpForwarder:
         """Attach, verify the attach mode, and return what is attached.
 
         Raises HopError when forwarding is off, the next hop does not answer ARP, another program
-        is attached, or the driver refuses.
+        is attached, the driver refuses, or the link does not come back.
         """
         place = self._place
         for nic in place.nics:
@@ -106,8 +106,12 @@ class XdpForwarder:
         try:
             # New flows are refused until the next hop is known.
             self._program.set_next(target.next_ip, 0, place.data_ip)
+            linked = net.linked(place.nics)
             prog_ids = [self._attach(link, target.attach) for link in sorted(links)]
-            nic, source = net.resolve(target.next_ip, place.nics)
+            # Where this NIC was reset, so may be that of the next hop.
+            away = linked and net.await_link(place.nics)
+            limit_s = net.LINK_LIMIT_S if away else net.NEIGHBOUR_LIMIT_S
+            nic, source = net.resolve(target.next_ip, place.nics, limit_s)
         except HopError:
             self.stop()
             raise
@@ -149,10 +153,11 @@ class XdpForwarder:
             ifindex, fd = self._links.popitem()
             os.close(fd)
             # The kernel frees a link in the background when its last reference goes.
-            _wait_detached(ifindex)
+            wait_detached(ifindex)
 
 
-def _wait_detached(ifindex: int) -> None:
+def wait_detached(ifindex: int) -> None:
+    """Wait until nothing is attached to a NIC any more, a second at most."""
     until = time.monotonic() + 1.0
     # A NIC that has gone cannot be asked, and nothing is attached to it.
     with contextlib.suppress(HopError):

@@ -61,7 +61,7 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 def said(changes: dict[str, Any], **host: Any) -> list[Finding]:
     """Return what the doctor finds on a hop, leaving out what is fine."""
-    found = doctor._host(Host(**{**HOP, **host}), facts(**changes), 1000.0)
+    found = doctor._host(Host(**{**HOP, **host}), facts(**changes), (1000.0, 1000.0))
     return [finding for finding in found if finding.level != "ok"]
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_wrong() -> None:
         assert said({}, **host) == []
     two = {"egress_nic": {**NIC, "addresses": []}}
     assert said(two, egress_nic="eth1") == []
-    texts = [finding.text for finding in doctor._host(Host(**HOP), facts(), 1000.0)]
+    texts = [finding.text for finding in doctor._host(Host(**HOP), facts(), (1000.0, 1000.0))]
     assert texts[-1] == "eth0 (ixgbe): driver is known to run XDP natively"
 
 
@@ -105,7 +105,39 @@ def test_nothing_is_wrong() -> None:
             "data_ip",
         ),
         ({"nic__up": False}, {}, "problem", "eth0 (ixgbe) is down", "ip link set eth0 up"),
-        ({"nic__driver": "e1000"}, {}, "warning", "eth0 (e1000): driver is not known", "try it"),
+        ({"nic__driver": "e1000"}, {}, "problem", "eth0 (e1000): driver has no native", "another"),
+        ({"nic__driver": "iavf"}, {}, "warning", "eth0 (iavf): driver is not known", "try it"),
+        (
+            {"nic__driver": "ice", "kernel": "5.4.0-150-generic"},
+            {},
+            "warning",
+            "eth0 (ice): Linux 5.4.0-150-generic is older than native XDP in this driver, which "
+            "came with 5.5",
+            "use Linux 5.5 or later",
+        ),
+        (
+            {"nic__driver": "bonding", "kernel": "5.14.0"},
+            {},
+            "warning",
+            "eth0 (bonding): Linux 5.14.0 is older than native XDP in this driver, which came with "
+            "5.15",
+            "use Linux 5.15",
+        ),
+        (
+            {"nic__driver": "ena", "nic__channels": {"combined": 5, "combined_max": 8}},
+            {},
+            "problem",
+            "eth0 (ena) has 5 queues of at most 8, and native XDP wants half of them free",
+            "ethtool -L eth0 combined 4",
+        ),
+        (
+            {"nic__driver": "igc", "nic__mtu": 1501},
+            {},
+            "problem",
+            "MTU 1501 on eth0 (igc): native XDP without fragments needs a packet in one page, "
+            "1500 bytes",
+            "ip link set eth0 mtu 1500",
+        ),
         ({"nic__driver": None}, {}, "warning", "eth0 (unknown driver): driver is not", "try it"),
         (
             {"nic__xdp_mode": "native", "nic__xdp_program": 7},
@@ -129,10 +161,10 @@ def test_nothing_is_wrong() -> None:
             "ethtool -K eth0 rx-gro-hw off",
         ),
         (
-            {"nic__mtu": 3499},
+            {"nic__mtu": 3051},
             {},
             "problem",
-            "MTU 3499 on eth0 (ixgbe): native XDP without fragments needs a packet in one page",
+            "MTU 3051 on eth0 (ixgbe): native XDP without fragments needs a packet in one page",
             "ip link set eth0 mtu 1500",
         ),
         ({"nic__forwarding": "0"}, {}, "problem", "forwarding is off on eth0", "run bench deploy"),
@@ -165,7 +197,7 @@ def test_nothing_is_wrong() -> None:
             "run bench deploy",
         ),
         ({"send_redirects_all": "1"}, {}, "warning", "ICMP redirects are on", "sysctl net.ipv4"),
-        ({"nic__send_redirects": "1"}, {}, "warning", "ICMP redirects are on", "sysctl net.ipv4"),
+        ({"nic__send_redirects": "1"}, {}, "warning", "ICMP redirects are on", "run bench deploy"),
         (
             {},
             {"nat_ports": (30000, 40000)},
@@ -206,9 +238,9 @@ def test_nothing_is_wrong() -> None:
         (
             {**VLAN, "nic__lower_nic": {**NIC, "driver": "e1000", "offloads": {}}},
             {},
-            "warning",
-            "eth9 (e1000): driver is not known to run XDP natively",
-            "try it",
+            "problem",
+            "eth9 (e1000): driver has no native XDP",
+            "another NIC",
         ),
     ],
 )
@@ -236,7 +268,11 @@ def test_one_thing_is_wrong(
         # What native XDP alone minds.
         ({"nic__mtu": 9000, "nic__driver": "e1000"}, {"xdp_attach": "generic"}),
         ({"nic__mtu": 9000, "nic__driver": "nfp"}, {"xdp_attach": "offload"}),
-        ({"nic__mtu": 3498}, {}),
+        ({"nic__mtu": 3050}, {}),
+        ({"nic__mtu": 3498, "nic__driver": "mlx5_core"}, {}),
+        ({"nic__driver": "ice", "kernel": "5.5.0"}, {}),
+        ({"nic__driver": "ice", "kernel": "5.4.0"}, {"xdp_attach": "generic"}),
+        ({"nic__driver": "ena", "nic__channels": {"combined": 4, "combined_max": 8}}, {}),
         ({"nic__offloads__large-receive-offload": "on", "nic__driver": "veth"}, {}),
         # Queues for every CPU, and a driver that shares none.
         ({**VIRTIO, "cpus": 2}, {}),
@@ -254,7 +290,7 @@ def test_that_is_fine(changes: dict[str, Any], host: dict[str, Any]) -> None:
     ("changes", "texts"),
     [
         ({"egress_nic": {**NIC, "up": False}}, ["eth1 (ixgbe) is down"]),
-        ({"egress_nic": {**NIC, "driver": "e1000"}}, ["eth1 (e1000): driver is not known to run"]),
+        ({"egress_nic": {**NIC, "driver": "e1000"}}, ["eth1 (e1000): driver has no native XDP"]),
         ({"egress_nic": {**NIC, "forwarding": "0"}}, ["forwarding is off on eth1 (ixgbe)"]),
         ({"egress_nic": {**NIC, "mtu": 9000}}, ["MTU 9000 on eth1 (ixgbe)"]),
         # The host's own setting is said once.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench import facts as controller
-from bench.hop import ethtool, facts, facts_nic, facts_read
+from bench.hop import ethtool, facts, facts_cpu, facts_nic, facts_read
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -209,7 +209,7 @@ def test_versions(tool: str, text: str | None, version: str | None) -> None:
     ],
 )
 def test_turbo(no_turbo: str | None, boost: str | None, expected: bool | None) -> None:
-    assert facts._turbo(no_turbo, boost) is expected
+    assert facts_cpu._turbo(no_turbo, boost) is expected
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,8 @@ def test_interrupts_of_a_nic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert facts_nic._irqs("eth0") == expected == facts_nic._irqs("eth1")
     assert list(facts_nic._irqs("eth0")) == ["9", "10"]
     assert facts_nic._irqs("veth0") == {}
-    assert facts_nic._pcie("eth1") == {"speed": "8.0 GT/s PCIe", "width": None}
+    slot = {"speed": "8.0 GT/s PCIe", "width": None, "max_speed": None, "max_width": None}
+    assert facts_nic._pcie("eth1") == slot
     assert facts_nic._pcie("veth0") is None
     # Without MSI there is one line.
     shutil.rmtree(pci / "msi_irqs")
@@ -322,9 +323,9 @@ def test_cpus_that_disagree(tmp_path: Path) -> None:
     for number, governor in enumerate(["performance", "powersave", "performance", ""]):
         (tmp_path / f"cpu{number}").mkdir()
         (tmp_path / f"cpu{number}" / "governor").write_text(f"{governor}\n")
-    assert facts._each(f"{tmp_path}/cpu[0-9]/governor") == "performance, powersave"
-    assert facts._each(f"{tmp_path}/cpu[02]/governor") == "performance"
-    assert facts._each(f"{tmp_path}/none/governor") is None
+    assert facts_cpu._each(f"{tmp_path}/cpu[0-9]/governor") == "performance, powersave"
+    assert facts_cpu._each(f"{tmp_path}/cpu[02]/governor") == "performance"
+    assert facts_cpu._each(f"{tmp_path}/none/governor") is None
 
 
 def test_files_that_are_odd(tmp_path: Path) -> None:
