@@ -39,7 +39,7 @@ struct timer_target {
 	__u8 daddr[16]; /* IPv4's in the first four */
 	__be16 dport;
 	__u16 family; /* 4 or 6; 0: nothing is timed */
-	__u32 zero;
+	__u32 netns;  /* inode number of the sockets' network namespace */
 	__u64 lost;
 };
 
@@ -70,6 +70,17 @@ struct state_change {
 
 #define READ(to, sk, name) bpf_probe_read_kernel(to, sizeof(*(to)), (void *)((sk) + OFFSET_##name))
 
+/* Another namespace may have the same addresses: every one has 127.0.0.1. */
+static __always_inline __u32 netns_of(__u64 sk)
+{
+	__u64 net = 0;
+	__u32 inode = 0;
+
+	READ(&net, sk, skc_net);
+	READ(&inode, net, netns_inum);
+	return inode;
+}
+
 static __always_inline int is_target(__u64 sk, const struct timer_target *target)
 {
 	const __u64 *wanted = (const __u64 *)target->daddr;
@@ -78,7 +89,7 @@ static __always_inline int is_target(__u64 sk, const struct timer_target *target
 	__be32 daddr = 0;
 
 	READ(&dport, sk, skc_dport);
-	if (dport != target->dport)
+	if (dport != target->dport || netns_of(sk) != target->netns)
 		return 0;
 	if (target->family == 4) {
 		READ(&daddr, sk, skc_daddr);

@@ -87,6 +87,11 @@ static __always_inline struct neighbour *neighbour_ask(struct xdp_md *ctx, const
 
 	if (!found)
 		return NULL;
+#ifdef LOOPBACK
+	/* bpf_fib_lookup() forwards to no local address; on `lo` there is nobody else to find. */
+	*found = (struct neighbour){ .checked = tick, .mtu = MTU_UNKNOWN, .known = 1 };
+	return found;
+#endif
 	if (likely_(found->known && found->protocol == protocol && addr_equal(&found->from, from) &&
 		    addr_equal(&found->to, to) && tick - found->checked <= HZ))
 		return found;

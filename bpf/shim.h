@@ -77,6 +77,12 @@ char license_[] SEC("license") = "GPL";
 #define likely_(x) __builtin_expect(!!(x), 1)
 #define unlikely_(x) __builtin_expect(!!(x), 0)
 
+/* By the helper's number: BCC's headers and libbpf's declare it in different ways. */
+static __always_inline void tail_call(void *ctx, void *programs, __u32 index)
+{
+	((long (*)(void *, void *, __u32))BPF_FUNC_tail_call)(ctx, programs, index);
+}
+
 /* Orders writes for the compiler; a flow is filled before it is published. */
 #define barrier_() asm volatile("" ::: "memory")
 

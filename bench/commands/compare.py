@@ -15,14 +15,15 @@ from bench.verdict import render, render_other, render_pairs, terminal
 
 
 @click.command("compare")
-@click.argument("run")
+@click.argument("run", default="latest")
 @click.argument("other", required=False)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder of runs [./results].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 def compare_command(run: str, other: str | None, results: Path | None, as_json: bool) -> None:
     """Compare the modes of a RUN with each other, and with an OTHER run cell by cell.
 
-    RUN and OTHER are a path, a run id, or latest.
+    RUN and OTHER are a path, a run id, or latest, which RUN is when it is left out. Runs that have
+    no mode in common are compared mode against mode.
     """
     folder = results or results_dir()
     first = RunReader.open(run, folder)

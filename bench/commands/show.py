@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from bench.clocks import sentence
 from bench.compare import compare
 from bench.paths import results_dir
 from bench.runs import RunReader
@@ -34,5 +35,7 @@ def show_command(run: str, results: Path | None, as_json: bool) -> None:
         remedy = f" ({finding['remedy']})" if finding["remedy"] else ""
         text = f"{finding['host']}: {finding['text']}{remedy}"
         console.print(Text(plain(f"Before the run, {finding['level']}: {text}")))
+    if said := sentence(reader.meta["clocks"]):
+        console.print(Text(plain(said)))
     for note in reader.meta["notes"]:
         console.print(Text(plain(f"Note: {note}")))

@@ -4,7 +4,8 @@
 In, the program's constants on one line, then requests: a list of steps, each {"frame": hex, "in":
 interface index}, {"next": [address, port, out]}, {"age": seconds}, {"collect": true} or {"ip":
 [words of a command]}.
-Out, for each request: {"results": [[verdict, hex, {counter: change}], …], "collected": [n, …]}.
+Out, for each request: {"results": [[verdict, hex, {counter: change}], …], "collected": [n, …],
+"seconds": what all of it took}.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from typing import Any
 
 from hop import kernel
@@ -59,6 +61,7 @@ def _feed(program: Program, steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Run the steps in order, on empty tables."""
     _clear(program)
     results, collected = [], []
+    begin = time.monotonic()
     before = program.counters()
     for step in steps:
         if "next" in step:
@@ -75,7 +78,8 @@ def _feed(program: Program, steps: list[dict[str, Any]]) -> dict[str, Any]:
             change = {name: after[name] - before[name] for name in after}
             results.append([done.verdict, done.frame.hex(), {k: v for k, v in change.items() if v}])
             before = after
-    return {"results": results, "collected": collected}
+    seconds = time.monotonic() - begin
+    return {"results": results, "collected": collected, "seconds": seconds}
 
 
 def main() -> None:

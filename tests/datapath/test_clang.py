@@ -39,7 +39,10 @@ TIMER = {
     "TIMER_RING_BYTES": 1 << 24,
     **{f"OFFSET_{name}": at for name, at in [("skc_daddr", 0), ("skc_dport", 12)]},
     **{f"OFFSET_{name}": at for name, at in [("skc_v6_daddr", 56), ("inet_sport", 800)]},
+    **{f"OFFSET_{name}": at for name, at in [("skc_net", 48), ("netns_inum", 136)]},
 }
+
+DISPATCH = {"FIRST_PORT": 7996, "FORWARDERS": 4, "NAT_MIN": 10000, "NAT_COUNT": 10000}
 
 # name, source, constants
 BUILDS = [
@@ -52,6 +55,13 @@ BUILDS = [
     ("IPv6 fresh", "forwarder.c", {"FAMILY": 6, "FRESH": 1, **ONE_NIC, **UNTAGGED}),
     ("IPv6 tagged", "forwarder.c", {"FAMILY": 6, "FRESH": 0, **TWO_NICS, **TAGGED}),
     ("IPv6 trace", "forwarder.c", {"FAMILY": 6, "FRESH": 1, "TRACE": 1, **TWO_NICS, **UNTAGGED}),
+    ("loopback", "forwarder.c", {"FAMILY": 4, "FRESH": 0, "LOOPBACK": 1, **ONE_NIC, **UNTAGGED}),
+    ("dispatch", "loopback.c", DISPATCH),
+    (
+        "legacy",
+        "legacy_loopback.c",
+        {"FIRST_PORT": 7996, "SERVER_PORT": 8000, "SOURCE_OFFSET": 1000},
+    ),
     ("wire", "wire.c", {"PORT_COUNT": 7}),
     ("baselines IPv4", "baselines.c", {"FAMILY": 4, "SOURCES": 64512}),
     ("baselines IPv6", "baselines.c", {"FAMILY": 6, "SOURCES": 64512}),
