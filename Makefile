@@ -8,8 +8,8 @@ BIN := .venv/bin
 # Tools find each other (ansible-lint runs ansible-playbook) without an activated environment.
 export PATH := $(BIN):$(PATH)
 
-PYTHON_DIRS := bench tests ansible tools
-SHELL_FILES := $(wildcard ansible/roles/*/files/*.sh tools/*.sh .ci/run)
+PYTHON_DIRS := bench tests ansible containers tools
+SHELL_FILES := $(wildcard ansible/roles/*/files/*.sh containers/*.sh containers/*/*.sh tools/*.sh .ci/run)
 BPF_FILES := $(wildcard bpf/*.c bpf/*.h)
 
 # $(call step,NAME,COMMAND): run a command; when it fails, say which step that was.
@@ -17,20 +17,54 @@ define step
 @echo "== $(1)" >&2; $(2) || { echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
 endef
 
-.PHONY: bench test test-unit fuzz lint format setup setup-tests lock clean help
+.PHONY: bench test test-unit test-vm test-containers box vm-host fuzz lint format setup setup-tests setup-vm setup-containers lock clean help
 
 bench: setup
 	$(call step,bench run,$(BIN)/bench run)
 
+# What measures nothing, and mostly waits, goes beside what needs no lab; the output of each comes
+# when it has ended. The other tests of the lab then have the machine to themselves.
 test: setup-tests
-	$(call step,lint,$(MAKE) --no-print-directory run-lint)
-	$(call step,tests,$(BIN)/pytest)
+	$(call step,lint and first tests,$(MAKE) --no-print-directory --jobs=2 --output-sync=target run-first run-waiting)
+	$(call step,lab tests,$(BIN)/pytest --durations=20 tests/lab $(addprefix --ignore=,$(WAITING_TESTS)))
 
 test-unit: setup
 	$(call step,unit tests,$(BIN)/pytest tests/unit)
 
+# The whole path over real kernels and virtio NICs: a chain of virtual machines, made and destroyed.
+test-vm: setup-tests setup-vm
+	$(call step,box,sh tools/box.sh >/dev/null)
+	$(call step,VM tests,$(BIN)/pytest --durations=12 tests/vm)
+
+# The same through containers, each with a veth of its own. Images are built here, none is pulled.
+test-containers: setup-tests setup-containers
+	$(call step,container tests,$(BIN)/pytest tests/containers)
+
+box: setup-vm
+	@sh tools/box.sh $(DEBIAN)
+
+# A libvirtd in a network namespace of its own, for `vagrant up` where none runs: docs/vagrant.md
+vm-host: setup-vm
+	@sh tools/vm-host.sh up && sh tools/vm-host.sh status
+
 lint: setup
 	@$(MAKE) --no-print-directory run-lint
+
+# Connecting to 64 hosts at once is held to limits of seconds: it runs with the rest of the lab, alone.
+WAITING_TESTS := tests/lab/test_roles_distributions.py \
+	$(sort $(filter-out tests/lab/test_ssh_many.py,$(wildcard tests/lab/test_ssh*.py)))
+
+.PHONY: run-first run-waiting
+# The datapath comes first: its programs are gone before the other side, minutes later, looks for
+# programs that it may have left.
+run-first:
+	$(call step,datapath tests,$(BIN)/pytest tests/datapath)
+	$(call step,lint,$(MAKE) --no-print-directory run-lint)
+	$(call step,unit tests,$(BIN)/pytest tests/unit $(wildcard tests/browser))
+
+# Packages that are downloaded and installed, and SSH servers that are silent.
+run-waiting:
+	$(call step,roles and SSH,$(BIN)/pytest $(WAITING_TESTS))
 
 .PHONY: run-lint
 run-lint:
@@ -52,6 +86,12 @@ setup:
 
 setup-tests:
 	@sh tools/setup.sh --tests
+
+setup-vm:
+	@sh tools/setup.sh --vms
+
+setup-containers:
+	@sh tools/setup.sh --containers
 
 # Look for differences between the forwarder and its model for as long as asked.
 FUZZ_SECONDS ?= 600
@@ -77,9 +117,14 @@ help:
 	@echo "make bench      set up, bring up a lab, run the default sweep, print the verdict"
 	@echo "make test       set up, lint, run every test"
 	@echo "make test-unit  set up, run the tests that need no lab"
+	@echo "make test-vm    test the whole path on virtual machines (Vagrant, libvirt, QEMU)"
+	@echo "make test-containers  test the whole path on containers (podman)"
+	@echo "make box        build a Debian box for Vagrant from packages (DEBIAN=12|13)"
+	@echo "make vm-host    start a libvirtd in a network namespace of its own"
 	@echo "make fuzz       feed random packets to the forwarder and its model (FUZZ_SECONDS=600)"
 	@echo "make lint       every linter, changing nothing"
 	@echo "make format     let the formatters have their way"
+	@echo "make setup-vm   install Vagrant, libvirt and QEMU, and start none of their services"
 	@echo "make setup      install what is missing and make .venv"
 	@echo "make lock       resolve requirements.lock anew (network)"
 	@echo "make clean      remove .venv and caches; results stay"

@@ -24,6 +24,11 @@ KEY = ("mode", "attach", "offloads", "twin", "hops", "size_bytes", "concurrency"
 
 Key = tuple[str, str, str, bool, int, int, int]
 
+# Of runs that `bench reproduce` makes: modes that no chain of hosts has.
+_OTHER_TITLES = {
+    "legacy": "the 2022 filter",
+    "legacy-today": "the 2022 filter with today's timestamps",
+}
 _SHOWN = 32
 
 
@@ -94,7 +99,7 @@ def label(mode: str, attach: str, offloads: str = OFFLOADS[0], twin: bool = Fals
 def title(name: str) -> str:
     """Return how a sentence names the mode with this label: `XDP`, `nft (native offloads)`."""
     mode, *how = name.split("/")
-    text = MODES[mode].title if mode in MODES else mode
+    text = MODES[mode].title if mode in MODES else _OTHER_TITLES.get(mode, mode)
     return f"{text} ({', '.join(how).replace('-', ' ')})" if how else text
 
 

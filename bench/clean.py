@@ -31,7 +31,9 @@ def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
         def ask(host: Host) -> list[str]:
             removed: list[str] = []
             for program in programs:
-                output = fleet.run_on(host, "/usr/bin/python3 -B -", program, _LIMIT_S)
+                output = fleet.run_on(
+                    host, "/usr/bin/python3 -B -", program, _LIMIT_S, as_root=True
+                )
                 try:
                     removed += [str(each) for each in json.loads(output)]
                 except ValueError:

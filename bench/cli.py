@@ -23,9 +23,11 @@ _COMMANDS = {
     "list": ("list_", "list_command"),
     "show": ("show", "show_command"),
     "compare": ("compare", "compare_command"),
+    "report": ("report", "report_command"),
     "diagnose": ("diagnose", "diagnose_command"),
     "trace": ("trace", "trace_command"),
     "datapath": ("datapath", "datapath_command"),
+    "reproduce": ("reproduce", "reproduce_command"),
     "clean": ("clean", "clean_command"),
 }
 

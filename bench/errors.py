@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class BenchError(Exception):
     """A failure that is explained in one line.
@@ -37,16 +39,38 @@ class UsageError(BenchError):
 class HostsError(BenchError):
     """Several hosts failed: every one is named, not only the first.
 
-    failures: (host, cause) pairs in chain order.
+    failures: (host, cause) pairs in chain order. errors: each host's own, where they are at hand.
     """
 
     def __init__(self, failures: list[tuple[str, str]], *, remedy: str | None = None) -> None:
         self.failures = failures
+        self.errors: tuple[BenchError, ...] = ()
         first_host, first_cause = failures[0]
         if len(failures) == 1:
             super().__init__(first_cause, host=first_host, remedy=remedy)
             return
         super().__init__("; ".join(f"{host}: {cause}" for host, cause in failures), remedy=remedy)
+
+    @classmethod
+    def of(cls, errors: Iterable[BenchError]) -> HostsError:
+        """Join the errors of several hosts; a remedy that is not everybody's names its hosts."""
+        each: list[BenchError] = []
+        for error in errors:
+            each += error.errors if isinstance(error, HostsError) and error.errors else [error]
+        hosts: dict[str, list[str]] = {}
+        for error in each:
+            if error.remedy:
+                hosts.setdefault(error.remedy, []).append(error.host or "?")
+        everybody = len(hosts) == 1 and len(next(iter(hosts.values()))) == len(each)
+        remedies = [
+            remedy if everybody else f"{', '.join(names)}: {remedy}"
+            for remedy, names in hosts.items()
+        ]
+        joined = cls(
+            [(error.host or "?", error.cause) for error in each], remedy="; ".join(remedies) or None
+        )
+        joined.errors = tuple(each)
+        return joined
 
 
 class Interrupted(KeyboardInterrupt):

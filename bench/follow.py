@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.chain import Chain
+from bench.clocks import Reading, of_machines
 from bench.errors import BenchError
 from bench.fleet import Message
 from bench.session import Session
@@ -57,10 +58,11 @@ def follow(
     with Session(chain, wanted.hops, ["xdp"], trace=True) as session:
         session.switch(("xdp", wanted.attach, wanted.hops))
         session.choose_trace(wanted.client_port, wanted.per_second, 0)
+        machines = of_machines(session.read_clocks().values())
         ready()
         fetch = _Fetch(session, wanted)
         fetch.start()
-        return _rounds(session, chain, wanted, fetch, emit)
+        return _rounds(session, chain, wanted, machines, fetch, emit)
 
 
 class _Fetch(threading.Thread):
@@ -108,6 +110,7 @@ def _rounds(
     session: Session,
     chain: Chain,
     wanted: Wanted,
+    machines: Mapping[str, Reading],
     fetch: _Fetch,
     emit: Callable[[Journey], None],
 ) -> Followed:
@@ -129,7 +132,7 @@ def _rounds(
     while True:
         answers = session.traced()
         events = [
-            event_of(hop, said, answer)
+            event_of(hop, said, answer, machines)
             for hop, answer in enumerate(answers)
             for said in answer["packets"]
         ]

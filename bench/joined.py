@@ -21,7 +21,8 @@ from bench.validity import validity
 Record = dict[str, Any]
 
 _PAIR = ("a", "b", "hops", "size_bytes", "concurrency", "metric")
-_LINE = ("mode", "attach", "offloads", "label", "size_bytes", "concurrency", "metric", "hops")
+_LINE = ("offloads", "size_bytes", "concurrency", "metric", "hops")
+_MODE = ("mode", "attach", "label")
 _Shared = Sequence[tuple[Measured, Measured]]
 
 
@@ -45,17 +46,28 @@ def joined(mine: Side, theirs: Side) -> Record:
     is the larger of the two runs'. In `pairs` and `per_hop`, `agree` says whether the intervals of
     the two runs overlap, null where one has none.
 
+    Runs of other modes have no cell in common. Then each cell is held against every one of the
+    other run's that differs from it in nothing but the mode, whose label is in `other_label`.
+
     Raises BenchError when the two cannot be compared: the same run twice, a run without a sample
     to go by, connection times in one of them only, no cell in common.
     """
     _comparable(mine, theirs)
     my_cells, their_cells = mine.cells(), theirs.cells()
     shared = [(item, their_cells[key]) for key, item in my_cells.items() if key in their_cells]
+    warnings = []
+    if not shared:
+        shared = _of_other_modes(my_cells.values(), their_cells.values())
+        warnings = [
+            "the modes were measured one run after the other: what changed in between is in their "
+            "ratios (bench run with both modes measures them in turns)"
+        ]
     if not shared:
         raise BenchError(
             f"runs {mine.run.run_id} and {theirs.run.run_id} have no cell in common",
-            remedy="compare runs of the same modes, hops, sizes, concurrency and offloads",
+            remedy="compare runs of the same hops, sizes, concurrency and offloads",
         )
+    used = len({a.cell.key for a, _ in shared}) + len({b.cell.key for _, b in shared})
     floors = _floors(mine, theirs)
     metrics = mine.figures.metrics
     return {
@@ -63,13 +75,27 @@ def joined(mine: Side, theirs: Side) -> Record:
         "cells": [record for metric in metrics for record in _cells(shared, metric, floors)],
         "pairs": _pairs(mine, theirs),
         "per_hop": _per_hop(shared, metrics),
-        "unmatched": len(my_cells) + len(their_cells) - 2 * len(shared),
+        "unmatched": len(my_cells) + len(their_cells) - used,
         "validity": validity(theirs.run, theirs.figures, theirs.pairs),
         "warnings": [
+            *warnings,
             *differing(mine.run.meta, theirs.run.meta),
             *_requests([(a.cell, b.cell) for a, b in shared]),
         ],
     }
+
+
+def _of_other_modes(
+    mine: Iterable[Measured], theirs: Iterable[Measured]
+) -> list[tuple[Measured, Measured]]:
+    """Return each pair of cells that differ in nothing but the mode and how it is attached."""
+
+    def place(item: Measured) -> tuple[Any, ...]:
+        cell = item.cell
+        return cell.hops, cell.size_bytes, cell.concurrency, cell.offloads
+
+    others = list(theirs)
+    return [(a, b) for a in mine for b in others if place(a) == place(b)]
 
 
 def _comparable(mine: Side, theirs: Side) -> None:
@@ -109,7 +135,7 @@ def _cells(shared: _Shared, metric: str, floors: Mapping[Any, float]) -> Iterato
     contrasts = [unpaired(a, b) for a, b in values]
     p_values = corrected(contrasts)
     tests = sum(p is not None for p in p_values)
-    for (mine, _), (a, b), contrast, p_value in zip(
+    for (mine, their), (a, b), contrast, p_value in zip(
         shared, values, contrasts, p_values, strict=True
     ):
         cell = mine.cell
@@ -119,6 +145,7 @@ def _cells(shared: _Shared, metric: str, floors: Mapping[Any, float]) -> Iterato
             "attach": cell.attach,
             "offloads": cell.offloads,
             "label": cell.label,
+            "other_label": their.cell.label,
             "hops": cell.hops,
             "size_bytes": cell.size_bytes,
             "concurrency": cell.concurrency,
@@ -141,8 +168,19 @@ def _pairs(mine: Side, theirs: Side) -> list[Record]:
 
 def _per_hop(shared: _Shared, metrics: Sequence[str]) -> list[Record]:
     # Only over cells that both have: a line through other hop counts has another slope.
-    ours, other = (per_hop([pair[side] for pair in shared], metrics) for side in (0, 1))
-    return _side_by_side(ours, other, _LINE, ("slope_us", "ci95", "blocks"))
+    labels = dict.fromkeys((mine.cell.label, their.cell.label) for mine, their in shared)
+    found: list[Record] = []
+    for label, other_label in labels:
+        pairs = [
+            (mine, their)
+            for mine, their in shared
+            if (mine.cell.label, their.cell.label) == (label, other_label)
+        ]
+        ours, others = (per_hop([pair[side] for pair in pairs], metrics) for side in (0, 1))
+        modes = {part: getattr(pairs[0][0].cell, part) for part in _MODE}
+        for line in _side_by_side(ours, others, _LINE, ("slope_us", "ci95", "blocks")):
+            found.append({**modes, "other_label": other_label, **line})
+    return found
 
 
 def _side_by_side(

@@ -113,10 +113,10 @@ def measured(run: RunReader) -> Figures:
 
 def _times(run: RunReader) -> Mapping[str, Mapping[str, float]] | None:
     """Return what connection times say of the run's samples, None where it has none."""
-    if not tables.has_connections(run.path):
-        return None
     from bench import timings
 
+    if not timings.known(run.path):
+        return None
     file = run.path / tables.CONNECTIONS_FILE
     try:
         found: pd.DataFrame = timings.of_samples(run.path)

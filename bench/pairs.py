@@ -74,7 +74,8 @@ def _rivals(group: Sequence[Measured]) -> Iterator[_Pair]:
 def _rank(item: Measured) -> tuple[int, bool, int]:
     cell, known = item.cell, list(MODES)
     place = known.index(cell.mode) if cell.mode in known else len(known)
-    return place, cell.attach == "native", OFFLOADS.index(cell.offloads)
+    setting = OFFLOADS.index(cell.offloads) if cell.offloads in OFFLOADS else len(OFFLOADS)
+    return place, cell.attach == "native", setting
 
 
 def _family(rivals: Sequence[_Pair], metric: str) -> list[Record]:

@@ -25,6 +25,11 @@ def runtime_dir() -> Path:
     return Path("/run/hopbench")
 
 
+def chain_dirs() -> tuple[Path, Path]:
+    """Return where `vagrant up` and containers/chain.sh describe the chains that they made."""
+    return Path.cwd() / ".vagrant" / "hopbench", Path.cwd() / ".containers"
+
+
 def state_dir() -> Path:
     """Return the user's folder for what outlives a command (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"

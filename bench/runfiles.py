@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import clocks
 from bench.cells import KEY, OFFLOADS, Cell
 from bench.errors import BenchError
 from bench.results import COLUMNS, RUN_FILE, SAMPLES_FILE, SCHEMA_VERSION, STATUSES
@@ -38,6 +39,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "until_ci": (dict, type(None)),
     "findings": (list,),
     "changes": (list,),
+    "clocks": (list,),
 }
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -50,6 +52,8 @@ _SINCE_2: dict[str, Any] = {
     "host_facts_after": {},
     "changes": [],
 }
+# Added later to schema 2, which some of its runs do not have.
+_ADDED: dict[str, Any] = {"clocks": []}
 _CELL_SINCE_2 = {"offloads": OFFLOADS[0], "twin": False}
 _COLUMNS_SINCE_2 = {
     "offloads": OFFLOADS[0],
@@ -96,6 +100,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         if version == 1:
             meta = _from_schema_1(meta)
+        meta = {**_ADDED, **meta}
         _check(meta)
     except ValueError as error:
         raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
@@ -180,6 +185,7 @@ def _check(meta: Row) -> None:
         _is_number(until_ci.get(name)) for name in ("half_width", "limit_s")
     ):
         raise ValueError("until_ci must be numbers")
+    clocks.check(meta["clocks"])
     cells, blocks = meta["sweep"].get("cells"), meta["sweep"].get("blocks")
     if not isinstance(cells, list) or not all(_is_cell(cell) for cell in cells):
         raise ValueError("sweep.cells are not cells")

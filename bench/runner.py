@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import connections, facts
+from bench import clocks, connections, facts
 from bench.cells import Cell, Key
 from bench.chain import Chain
 from bench.errors import BenchError
@@ -37,12 +37,13 @@ class Options:
 
     timer: whether the client's kernel times each connection. enough: asked after the sweep's
     blocks whether another one is needed, None for as many as the sweep has. earlier: what a run
-    that is resumed had used already.
+    that is resumed had used already. resumable: whether `bench run --resume` can go on with it.
     """
 
     timer: bool = True
     enough: Enough | None = None
     earlier: Timing = field(default_factory=Timing)
+    resumable: bool = True
 
 
 @dataclass
@@ -112,6 +113,7 @@ def run(
             for text in changes(before, now):
                 progress.phase(f"changed since the run began: {text}")
             found = look_over(chain, sweep, now, writer, progress)
+            told = _note_clocks(session, writer)
             ways = _verify(session, sweep)
             clock.ready_s = time.monotonic() - began
             progress.phase(
@@ -127,7 +129,8 @@ def run(
             # What the run itself has set is no change.
             session.use_offloads("native")
             after = session.facts()
-            record |= {"host_facts_after": after, "changes": changes(before, after)}
+            moved = clocks.steps(told, _note_clocks(session, writer))
+            record |= {"host_facts_after": after, "changes": [*changes(before, after), *moved]}
             for text in record["changes"]:
                 progress.phase(f"changed meanwhile: {text}")
         status = "complete"
@@ -136,12 +139,19 @@ def run(
         raise
     finally:
         writer.finish(status, timing=clock.timing(), **record)
-        if status != "complete":
+        if status != "complete" and options.resumable:
             progress.phase(
                 f"what was measured is in {writer.path}; "
                 f"bench run --resume {writer.run_id} goes on with it"
             )
     return writer.path
+
+
+def _note_clocks(session: Session, writer: RunWriter) -> dict[str, clocks.Reading]:
+    """Read every host's clock, and write that down after what is there."""
+    found = session.read_clocks()
+    writer.update(clocks=[*writer.recorded("clocks"), clocks.record(found)])
+    return found
 
 
 def _with_forwarders(host_facts: dict[str, Any], session: Session) -> dict[str, Any]:

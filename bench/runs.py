@@ -16,6 +16,9 @@ from bench.runfiles import NOT_A_RUN, Row, moment, read_run
 if TYPE_CHECKING:
     import pandas as pd
 
+# A reproduction of the 2022 report is a folder of runs, and none itself.
+REPRODUCE_FILE = "reproduce.json"
+
 _DTYPES = {
     "text": "string",
     "whole": "int64",
@@ -108,7 +111,11 @@ def list_runs(results_dir: Path) -> list[RunEntry]:
         return []
     except OSError as error:
         raise BenchError(f"cannot read {results_dir}: {error.strerror}") from error
-    entries = [_entry(path) for path in folders if not path.name.startswith(".")]
+    entries = [
+        _entry(path)
+        for path in folders
+        if not path.name.startswith(".") and not (path / REPRODUCE_FILE).exists()
+    ]
     return sorted(entries, key=lambda entry: (moment(entry.started_at), entry.run_id))
 
 

@@ -190,6 +190,7 @@ def _document(run_id: str, meta: RunMeta, started: datetime) -> dict[str, Any]:
         "host_facts": {},
         "host_facts_after": {},
         "changes": [],
+        "clocks": [],
     }
 
 

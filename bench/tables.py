@@ -132,7 +132,7 @@ def read_counters(run: Path) -> pd.DataFrame:
     if done.exists():
         earlier = _read_table(done)
         if missing := [key for key in _KEYS if key not in earlier.column_names]:
-            raise _damaged(done, f"it has no column {missing[0]}")
+            raise damaged(done, f"it has no column {missing[0]}")
         frame = earlier.to_pandas()
         frames.insert(0, frame[~frame["sample"].isin({row["sample"] for row in rows})])
     if not frames:
@@ -142,7 +142,7 @@ def read_counters(run: Path) -> pd.DataFrame:
     try:
         counted = joined[numbers].astype("float64")
     except (ValueError, TypeError) as error:
-        raise _damaged(done, error) from error
+        raise damaged(done, error) from error
     return pd.concat([joined[list(_KEYS)].astype("str"), counted], axis=1)
 
 
@@ -168,15 +168,15 @@ def _read_times(file: Path, columns: Sequence[str] = CONNECTIONS.names) -> pa.Ta
     table = _read_table(file, columns, words)
     wanted = pa.schema([CONNECTIONS.field(name) for name in columns])
     if sorted(table.column_names) != sorted(columns):
-        raise _damaged(file, _COLUMNS)
+        raise damaged(file, _COLUMNS)
     try:
         table = pa.Table.from_arrays(
             [_as(table[each.name], each) for each in wanted], schema=wanted
         )
     except pa.ArrowException as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     if table["sample"].null_count:
-        raise _damaged(file, "a connection is of no sample")
+        raise damaged(file, "a connection is of no sample")
     return table
 
 
@@ -198,9 +198,9 @@ def _read_rows(part: Path) -> list[dict[str, Any]]:
     try:
         rows = json.loads(part.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(part, error) from error
+        raise damaged(part, error) from error
     if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
-        raise _damaged(part, "it is not lines of counters")
+        raise damaged(part, "it is not lines of counters")
     return rows
 
 
@@ -219,12 +219,13 @@ def _read_table(
             None if columns is None else list(columns)
         )
     except KeyError as error:
-        raise _damaged(file, _COLUMNS) from error
+        raise damaged(file, _COLUMNS) from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
 
 
-def _damaged(file: Path, reason: object) -> BenchError:
+def damaged(file: Path, reason: object) -> BenchError:
+    """Return the error that says why a file of a run cannot be read."""
     said = " ".join(str(reason).split())[:200]
     return BenchError(f"{file} is damaged: {said}", remedy=_DAMAGED)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench import tables
+from bench.files import replace_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,19 @@ COLUMNS = (
     "span_s",
 )
 
+SUMMARY_FILE = "timings.parquet"
+"""What `of_samples` returns, of a run whose single connections were not kept."""
+
+
+def known(run: Path) -> bool:
+    """Whether the run has times of single connections, or what they came to in each sample."""
+    return tables.has_connections(run) or (run / SUMMARY_FILE).exists()
+
+
+def summarise(run: Path, folder: Path) -> None:
+    """Write what the connections of a run come to in each sample into another folder."""
+    replace_atomic(folder / SUMMARY_FILE, of_samples(run).to_parquet)
+
 
 def of_samples(run: Path) -> pd.DataFrame:
     """Return a row a sample, by its id, with the columns COLUMNS.
@@ -35,6 +49,8 @@ def of_samples(run: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if not tables.has_connections(run) and (run / SUMMARY_FILE).exists():
+        return _read_summary(run / SUMMARY_FILE)
     table = tables.read_connections(run, ("sample", "start_s", *METRICS))
     words = table["sample"].combine_chunks()
     codes = words.indices.to_numpy() if len(words) else np.empty(0, np.int32)
@@ -49,6 +65,18 @@ def of_samples(run: Path) -> pd.DataFrame:
         names.append(str(words.dictionary[int(codes[rows[0]])]))
         found.append(_row(start_s[rows], {metric: each[rows] for metric, each in times.items()}))
     return pd.DataFrame(found, index=pd.Index(names, dtype="str", name="sample"), columns=COLUMNS)
+
+
+def _read_summary(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        found = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise tables.damaged(file, error) from error
+    if list(found.columns) != list(COLUMNS) or found.index.name != "sample":
+        raise tables.damaged(file, "its columns are not those of this schema")
+    return found
 
 
 def _floats(column: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.clocks import Reading
 from bench.hop.address import endpoint
 
 # Hops are asked one round after the other: a packet may be seen by one hop in this round and by
@@ -22,7 +24,11 @@ Ends = tuple[str, int, str, int]
 
 @dataclass(frozen=True)
 class Event:
-    """What one hop did to a packet. ns: its own monotonic clock; hop: its place in the chain."""
+    """What one hop did to a packet.
+
+    hop: its place in the chain. ns: its own monotonic clock, which hosts of one boot_id share.
+    realtime_ns: the controller's time of day, give or take uncertainty_ns.
+    """
 
     hop: int
     ns: int
@@ -39,6 +45,7 @@ class Event:
     ttl: int
     verdict: str
     reason: str
+    uncertainty_ns: int = 0
 
     def key(self, ends: Ends) -> tuple[Any, ...]:
         """Return what the packet is known by at a place where it has these ends."""
@@ -64,12 +71,21 @@ class Journey:
         return self.began and self.ended
 
 
-def event_of(hop: int, said: Mapping[str, Any], answer: Mapping[str, Any]) -> Event:
-    """Return an event from an agent's answer (bench/hop/trace.py)."""
+def event_of(
+    hop: int,
+    said: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    machines: Mapping[str, Reading] | None = None,
+) -> Event:
+    """Return an event from an agent's answer (bench/hop/trace.py).
+
+    machines: how far the clock of each boot_id is from the controller's.
+    """
+    clock = (machines or {}).get(answer["boot_id"], Reading(0.0, 0.0, 0.0))
     return Event(
         hop=hop,
         ns=said["ns"],
-        realtime_ns=said["ns"] + answer["realtime_ns"],
+        realtime_ns=said["ns"] + answer["realtime_ns"] - round(clock.offset_s * 1e9),
         boot_id=answer["boot_id"],
         before=_ends(said["before"]),
         after=_ends(said["after"]),
@@ -82,6 +98,7 @@ def event_of(hop: int, said: Mapping[str, Any], answer: Mapping[str, Any]) -> Ev
         ttl=said["ttl"],
         verdict=said["verdict"],
         reason=said["reason"],
+        uncertainty_ns=math.ceil(clock.uncertainty_s * 1e9),
     )
 
 
@@ -192,6 +209,12 @@ def _time_ns(event: Event, first: Event) -> int:
     return event.realtime_ns
 
 
+def _uncertainty_ns(event: Event, first: Event) -> int:
+    """Return how far the time between two hops may be off: not at all on one clock."""
+    same = event.boot_id == first.boot_id
+    return 0 if same else event.uncertainty_ns + first.uncertainty_ns
+
+
 def as_json(journey: Journey, names: Sequence[str]) -> dict[str, Any]:
     """Return a journey as `bench trace --json` prints it."""
     first = journey.events[0]
@@ -208,6 +231,7 @@ def as_json(journey: Journey, names: Sequence[str]) -> dict[str, Any]:
             {
                 "hop": names[event.hop],
                 "time_ns": _time_ns(event, first),
+                "uncertainty_ns": _uncertainty_ns(event, first),
                 "before": list(event.before),
                 "after": list(event.after),
                 "ttl": event.ttl,

@@ -136,7 +136,7 @@ def _other_cells(comparison: Record) -> Group:
         for cell in other["cells"]:
             if cell["metric"] == metric:
                 table.add_row(
-                    Text(title(cell["label"])),
+                    Text(_titles(cell)),
                     str(cell["hops"]),
                     f"{cell['size_bytes']:,}",
                     str(cell["concurrency"]),
@@ -153,6 +153,12 @@ def _other_cells(comparison: Record) -> Group:
     return Group(*parts)
 
 
+def _titles(record: Record) -> str:
+    """Return the mode of both runs, or of each: `XDP / nft`."""
+    labels = dict.fromkeys((record["label"], record["other_label"]))
+    return " / ".join(map(title, labels))
+
+
 def _costs(comparison: Record) -> Group:
     """Return what a hop costs in both runs."""
     lines = comparison["other"]["per_hop"]
@@ -160,7 +166,7 @@ def _costs(comparison: Record) -> Group:
     table = columns(left=("mode", "of"), right=right, last="intervals")
     for line in lines:
         table.add_row(
-            Text(title(line["label"])),
+            Text(_titles(line)),
             METRICS[line["metric"]],
             f"{line['size_bytes']:,}",
             str(line["concurrency"]),

@@ -5,6 +5,8 @@
 # Does only what is missing; when nothing is, it takes a second and needs no network.
 # Usage: tools/setup.sh            set up
 #        tools/setup.sh --tests    and what the tests need besides
+#        tools/setup.sh --vms      install what virtual machines need, and nothing else
+#        tools/setup.sh --containers    install what containers need, and nothing else
 #        tools/setup.sh --undo     remove the link to another kernel's headers, if it made one
 set -eu
 
@@ -78,9 +80,14 @@ install_packages() {
 	# shellcheck disable=SC2086  # one word a package
 	apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 $1 </dev/null >&2
 	if command -v systemctl >/dev/null; then
-		case " $1 " in *" nginx-light "*) systemctl -q disable nginx.service || true ;; esac
+		case " $1 " in *" nginx "*) systemctl -q disable nginx.service || true ;; esac
 		case " $1 " in *" openssh-server "*)
 			systemctl -q disable ssh.service ssh.socket 2>/dev/null || true
+			;;
+		esac
+		case " $1 " in *" libvirt-daemon-system "*)
+			systemctl -q disable libvirtd.service libvirtd.socket libvirtd-ro.socket \
+				libvirtd-admin.socket libvirt-guests.service 2>/dev/null || true
 			;;
 		esac
 	fi
@@ -180,6 +187,13 @@ if [ "${1-}" = --undo ]; then
 fi
 
 tests=no
+case ${1-} in
+--vms | --containers)
+	check_machine
+	setup_packages "tools/${1#--}-packages.txt"
+	exit
+	;;
+esac
 if [ "${1-}" = --tests ]; then
 	tests=yes
 	set -- tools/test-packages.txt

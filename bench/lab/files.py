@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import paths
 from bench.errors import BenchError
-from bench.lab.model import NIC, Lab
+from bench.lab.model import LOOPBACK_HOST, NIC, Lab
 
 _SSHD = "/usr/sbin/sshd"
 _PRIVSEP = Path("/run/sshd")  # sshd refuses to start without it
@@ -115,7 +115,7 @@ def write_ssh(lab: Lab) -> None:
             timeout=30,
         )
     host_key = (folder / "host_key.pub").read_text().split()[:2]
-    names = ",".join(host.name for host in lab.hosts)
+    names = ",".join([*(host.name for host in lab.hosts), LOOPBACK_HOST])
     (folder / "known_hosts").write_text(f"{names} {' '.join(host_key)}\n")
     shutil.copyfile(folder / "id_ed25519.pub", folder / "authorized_keys")
     (folder / "sshd_config").write_text(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import current
 from bench.errors import BenchError
@@ -94,6 +95,18 @@ def _remove(lab: Lab) -> None:
     network.remove(lab)
     current.forget(lab.inventory)
     files.remove(lab)
+
+
+def add_loopback(inventory: Path, client_ports: tuple[int, int]) -> None:
+    """Give the lab of an inventory its loopback namespace. Raises BenchError.
+
+    client_ports: the ports that its sockets get as their own.
+    """
+    with files.all_labs_locked():
+        state = files.read_state(inventory.parent.name)
+        if state is None or state[0].inventory != inventory:
+            raise BenchError(f"{inventory} is not of a lab")
+        network.make_loopback(state[0], client_ports)
 
 
 def status() -> list[LabStatus]:

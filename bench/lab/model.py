@@ -22,6 +22,8 @@ DEFAULT_HOPS = 5
 MAX_HOPS = 64
 NIC = "eth0"
 WIRE_HOST = "wire"
+# Not on the wire: a namespace beside the chain's, with nothing but `lo`.
+LOOPBACK_HOST = "loopback"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,15}\Z")
 
 # RFC 2544, appendix C: reserved for benchmarks. A lab takes one /24 of it, lab 0 the first.

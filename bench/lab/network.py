@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import paths
 from bench.errors import BenchError
-from bench.lab.model import NIC, WIRE_HOST, Lab, LabHost
+from bench.lab.model import LOOPBACK_HOST, NIC, WIRE_HOST, Lab, LabHost
 
 _NETNS = Path("/run/netns")
 _LIMIT_S = 60
@@ -79,9 +79,14 @@ def _namespaces(lab: Lab) -> list[str]:
     return [lab.namespace(WIRE_HOST), *(host.namespace for host in lab.hosts)]
 
 
+def _all_namespaces(lab: Lab) -> list[str]:
+    """Return the names a lab may take, its loopback's too."""
+    return [*_namespaces(lab), lab.namespace(LOOPBACK_HOST)]
+
+
 def require_free(lab: Lab) -> None:
     """Raise BenchError when a namespace of the lab's names exists: it is somebody else's."""
-    taken = [name for name in _namespaces(lab) if (_NETNS / name).exists()]
+    taken = [name for name in _all_namespaces(lab) if (_NETNS / name).exists()]
     if taken:
         raise BenchError(
             f"namespace {taken[0]} already exists", remedy="remove it, or choose another --name"
@@ -148,6 +153,18 @@ def _attach_wire(lab: Lab, wire: str) -> None:
     _inside(wire, *argv, text=json.dumps(request))
 
 
+def make_loopback(lab: Lab, client_ports: tuple[int, int]) -> None:
+    """Make a namespace of nothing but `lo`; it goes with the lab.
+
+    client_ports: the ports that its sockets get as their own.
+    """
+    namespace = lab.namespace(LOOPBACK_HOST)
+    _batch([f"netns add {namespace}"])
+    _batch(["link set lo up"], namespace)
+    low, high = client_ports
+    _inside(namespace, "sysctl", "-qw", f"net.ipv4.ip_local_port_range={low} {high}")
+
+
 def missing(lab: Lab) -> list[str]:
     """Return the namespaces of the lab that do not exist."""
     return [name for name in _namespaces(lab) if not (_NETNS / name).exists()]
@@ -161,7 +178,7 @@ def wire_programs(lab: Lab) -> int:
 
 def remove(lab: Lab) -> None:
     """Remove the namespaces with everything in them. May be called on a lab that is half made."""
-    names = [name for name in _namespaces(lab) if (_NETNS / name).exists()]
+    names = [name for name in _all_namespaces(lab) if (_NETNS / name).exists()]
     _end_processes(names)
     if names:
         _batch([f"netns delete {name}" for name in names])

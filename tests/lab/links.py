@@ -68,14 +68,19 @@ def _enter(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def entered(host: str) -> Iterator[None]:
-    """Have this thread be on a host: sockets that it makes belong there for good."""
-    with Path("/proc/thread-self/ns/net").open() as own, (_NETNS / namespace(host)).open() as there:
+def in_namespace(name: str) -> Iterator[None]:
+    """Have this thread be in a namespace: sockets that it makes belong there for good."""
+    with Path("/proc/thread-self/ns/net").open() as own, (_NETNS / name).open() as there:
         _enter(there.fileno())
         try:
             yield
         finally:
             _enter(own.fileno())
+
+
+def entered(host: str) -> contextlib.AbstractContextManager[None]:
+    """Have this thread be on a host."""
+    return in_namespace(namespace(host))
 
 
 def new_socket(host: str, family: int, kind: int, protocol: int = 0) -> socket.socket:

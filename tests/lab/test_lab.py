@@ -12,7 +12,7 @@ import pytest
 
 from bench.lab import files, lifecycle, network
 from bench.lab.model import Lab
-from tests.lab.conftest import bench, differences, inside, machine
+from tests.lab.conftest import bench, differences, inside, machine, wait_until
 
 
 @pytest.fixture
@@ -55,6 +55,11 @@ def test_hosts_have_what_the_datapath_needs(lab: Lab) -> None:
     assert network.wire_programs(lab) == len(lab.hosts)
 
 
+def neighbour(lab: Lab, host: str, address: str) -> str:
+    """Return what a host knows of a neighbour: its MAC address, once it has answered."""
+    return inside(lab, host, "ip", "neighbour", "show", "to", address)
+
+
 def test_every_host_reaches_every_other(lab: Lab) -> None:
     """ARP by broadcast passes the wire, and nothing leads out of the lab."""
     for here, there in (("client", "server"), ("server", "hop5"), ("hop2", "client")):
@@ -64,8 +69,7 @@ def test_every_host_reaches_every_other(lab: Lab) -> None:
         inside(lab, here, "/usr/bin/python3", "-c", probe, address)
         routes = json.loads(inside(lab, here, "ip", "-json", "route"))
         assert [route["dst"] for route in routes] == [str(lab.network)]
-        neighbours = inside(lab, here, "ip", "neighbour", "show", "to", address)
-        assert "lladdr" in neighbours or "INCOMPLETE" not in neighbours
+        assert wait_until(lambda: "lladdr" in neighbour(lab, here, address)), (here, there)  # noqa: B023
 
 
 def test_two_labs_side_by_side() -> None:

@@ -169,8 +169,10 @@ def test_packets_are_merged_natively_and_never_equally(wired: Lab, mode: str) ->
             with Sizes(lab, HOP) as sizes:
                 download(lab)
             forwarded = counted(lab, HOP)["IpForwDatagrams"] - before
-            # Nothing larger than the MTU is ever on the wire.
-            assert sizes.sent in ((0, FRAME) if word == "xdp" else (FRAME,))
+            # Nothing larger than the MTU is ever on the wire. XDP sends past the capture, which
+            # then sees at most what the stack has to say beside it, as to ARP.
+            assert sizes.sent <= FRAME
+            assert sizes.sent == FRAME or word == "xdp"
             if word == "xdp":
                 # In the driver there is no merging yet, and GRO passes by what generic XDP is on.
                 assert (sizes.taken <= FRAME, forwarded) == (True, 0)
@@ -233,10 +235,11 @@ def test_however_it_ends(
         assert state(on_hop(lab)) != odd
         assert record_of(lab).exists()
         end(agent)
-        agent.process.wait(timeout=5)
-        assert wait_until(lambda: not record_of(lab).exists(), 5)
+        agent.process.wait(timeout=20)
+        assert wait_until(lambda: not record_of(lab).exists())
         assert state(on_hop(lab)) == odd
-    assert guards(lab.namespace(HOP)) == []
+    # A guard that had to do it ends after that.
+    assert wait_until(lambda: guards(lab.namespace(HOP)) == [])
 
 
 def test_a_new_place_puts_back_too(lab: Lab, odd: tuple[str, int, int]) -> None:

@@ -29,6 +29,7 @@ from tests.lab.conftest import (
     start_bench,
     wait_until,
 )
+from tests.valid import require_valid
 
 MODES = ("direct", "socat", "nft", "xdp")
 
@@ -64,7 +65,7 @@ def test_every_mode_and_hop_count(lab: Lab, tmp_path: Path) -> None:
     assert samples["warmup"].sum() == samples["twin"].sum() / 2 + cells == cells + twins
     samples = samples[~samples["warmup"]]
     assert len(samples) == cells + twins
-    assert samples["valid"].all(), list(samples["invalid_reason"])
+    require_valid(samples)
     assert (samples["transactions"] == 100).all()
     assert (samples["failed"] == 0).all()
     assert len(list((run.path / "raw" / "siege").iterdir())) == len(run.samples)
@@ -89,26 +90,26 @@ def test_the_bridge_and_the_generic_attach(tmp_path: Path) -> None:
         )
         assert done.status == 0, done.stderr
         samples = RunReader.open("latest", tmp_path).samples
-        assert samples["valid"].all(), list(samples["invalid_reason"])
+        require_valid(samples)
         assert set(samples["attach"]) == {"", "native", "generic"}
 
 
 def test_many_at_once_then_again_after_a_reload(lab: Lab) -> None:
     """No source port meets the TIME_WAIT of an earlier connection, also right after a reload."""
     chain = load(lab.name)
-    names = ("TCPSynRetrans", "PAWSEstab", "TWKilled", "TCPChallengeACK")
-    before = {name: tcp_counter(lab, "client", name) for name in names}
+    # socat opens connections of its own.
+    hosts = ("client", "hop1", "hop2", "hop3")
     for mode in ("xdp", "nft", "xdp", "socat", "xdp", "nft"):
         # A session starts new agents: each loads the program, and its tables, anew.
         with Session(chain, 3, [mode]) as session:
+            before = [tcp_counter(lab, host, "TCPSynRetrans") for host in hosts]
             sample = session.sample(cell(mode, 3, concurrency=25, requests=4000))
             report = json.loads(sample.stdout[sample.stdout.index("{") :])
             assert report["transactions"] == 4000, mode
             assert report["failed_transactions"] == 0, mode
-            # One lost SYN costs a second.
-            assert report["longest_transaction"] < 0.9, mode
+            # One lost SYN is sent again; how long a transaction takes is the machine's affair.
+            assert [tcp_counter(lab, host, "TCPSynRetrans") for host in hosts] == before, mode
             assert min(sample.flows) >= 4000
-    assert tcp_counter(lab, "client", "TCPSynRetrans") == before["TCPSynRetrans"]
     assert tcp_counter(lab, "server", "TCPTimeWaitOverflow") == 0
 
 
@@ -151,7 +152,7 @@ def test_other_traffic_on_the_nic_lives(lab: Lab) -> None:
         "while d:=c.recv(99): c.sendall(d)"
     )
     ping = (
-        "import socket,sys,time;s=socket.create_connection((sys.argv[1],2222));s.settimeout(2)\n"
+        "import socket,sys,time;s=socket.create_connection((sys.argv[1],2222));s.settimeout(20)\n"
         "for i in range(100):\n s.sendall(b'x'*99); n=0\n"
         " while n<99: n+=len(s.recv(99))\n time.sleep(.002)"
     )
@@ -159,6 +160,7 @@ def test_other_traffic_on_the_nic_lives(lab: Lab) -> None:
         ["ip", "netns", "exec", lab.namespace(hop), "/usr/bin/python3", "-c", echo]
     )
     try:
+        assert wait_until(lambda: bool(inside(lab, hop, "ss", "-Hltn", "sport = :2222")))
         with Session(load(lab.name), 1, ["xdp"]) as session:
             session.switch(("xdp", "native", 1))
             client = subprocess.Popen(
@@ -174,7 +176,7 @@ def test_other_traffic_on_the_nic_lives(lab: Lab) -> None:
                 ]
             )
             raw = session.sample(cell("xdp", 1, concurrency=25, requests=5000))
-            assert client.wait(timeout=30) == 0
+            assert client.wait(timeout=60) == 0
             assert not raw.timed_out
     finally:
         server.kill()
@@ -190,14 +192,14 @@ def test_interrupted_by_the_user(lab: Lab, tmp_path: Path) -> None:
             cwd=tmp_path,
         )
         samples = tmp_path / number.name
-        assert wait_until(lambda: _samples(samples) >= 3, 60)  # noqa: B023
+        assert wait_until(lambda: _samples(samples) >= 3, 120)  # noqa: B023
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "interrupted" in errors.strip().splitlines()[-1]
         run = RunReader.open("latest", samples)
         assert run.meta["status"] == "interrupted"
-        assert run.samples["valid"].sum() >= 3
+        assert len(require_valid(run.samples)) >= 2
         assert differences(before) == {}
 
 
@@ -219,7 +221,7 @@ def test_killed_without_warning(lab: Lab, tmp_path: Path) -> None:
             *("--requests", "100000", "--blocks", "1", "--output", folder),
             cwd=tmp_path,
         )
-        assert wait_until(lambda: _sieges("-r 100000"), 60)
+        assert wait_until(lambda: _sieges("-r 100000"), 120)
         time.sleep(0.3)
         process.kill()
         process.communicate(timeout=10)
@@ -235,7 +237,7 @@ def test_an_agent_killed_in_mid_run_is_named(lab: Lab, tmp_path: Path) -> None:
         *("--requests", "500", "--blocks", "500", "--output", tmp_path),
         cwd=tmp_path,
     )
-    assert wait_until(lambda: _samples(tmp_path) >= 2, 60)
+    assert wait_until(lambda: _samples(tmp_path) >= 2, 120)
     inode = Path(f"/run/netns/{lab.namespace('hop2')}").stat().st_ino
     agents = [
         pid
@@ -266,7 +268,8 @@ def test_siege_ends_when_the_controller_leaves(lab: Lab) -> None:
     assert differences(before) == {}
 
 
-def test_an_ephemeral_lab_vanishes_with_its_run(tmp_path: Path) -> None:
+def test_an_ephemeral_lab_vanishes_with_its_run(lab: Lab, tmp_path: Path) -> None:
+    """All but what is deployed, which was there before it."""
     before = machine()
     process = start_bench(
         *("run", "--mode", "direct,xdp", "--hops", "1", "--size", "624"),
@@ -276,7 +279,7 @@ def test_an_ephemeral_lab_vanishes_with_its_run(tmp_path: Path) -> None:
     assert wait_until(lambda: _sieges("-r 100000"), 120)
     process.kill()
     process.communicate(timeout=10)
-    assert differences(before, limit_s=20) == {}
+    assert differences(before) == {}
 
 
 def test_dry_run_and_bad_sweeps(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import statistics
 import struct
 import subprocess
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from select import select
 
@@ -21,17 +21,20 @@ from tests.lab.endpoints import (
     HOP_PORT,
     Hops,
     connected,
+    counted,
     dropped,
     exchange,
     frames_of,
+    grown,
     host_of,
     listen,
 )
 
 PORT = 8125
 STRANGE = 102_000
+MOST_ROUNDS = 20
 SAMPLE = 400
-SEND_AT_ONCE = 200
+SEND_AT_ONCE = 200  # a veth's ring holds 256, and drops what comes when it is full
 SYN = 2
 # Above what the client's sockets take, below the sources of strange segments.
 SCANNER = 40_000
@@ -100,15 +103,28 @@ class Frames:
         """Return what claims to be IP and is not."""
         return self.macs + b"\x08\x00" + self._random.randbytes(self._random.randrange(1, 200))
 
+    def mark(self) -> bytes:
+        """Return a frame of another VLAN, which no other frame here is."""
+        return self.macs + b"\x81\x00\x00\x07\x08\x00" + bytes(46)
 
-def send(sender: socket.socket, frames: Iterable[bytes]) -> int:
-    """Send frames, about 50,000 a second; return how many."""
-    count = 0
-    for count, frame in enumerate(frames, start=1):
-        sender.send(frame)
-        if not count % SEND_AT_ONCE:
-            time.sleep(0.004)
-    return count
+
+def send(sender: socket.socket, frames: Sequence[bytes], mark: bytes, hops: Hops) -> None:
+    """Send frames, as many at once as there is room for, some 30,000 a second.
+
+    A mark follows them each time, and the next ones when the hop has counted it: none is dropped
+    on the way, whoever else has the CPU that is to take them in.
+    """
+    due = hops.counts()[0]["passed_vlan"]
+
+    def arrived() -> bool:
+        return hops.counts()[0]["passed_vlan"] >= due
+
+    for at in range(0, len(frames), SEND_AT_ONCE):
+        for frame in (*frames[at : at + SEND_AT_ONCE], mark):
+            sender.send(frame)
+        due += 1
+        time.sleep(0.003)
+        assert wait_until(arrived), due
 
 
 class Ssh:
@@ -133,7 +149,7 @@ class Ssh:
     def run(self, command: str) -> subprocess.Popen[bytes]:
         """Start a command on the hop."""
         enter = ["ip", "netns", "exec", self._lab.namespace("client")]
-        options = ["ProxyCommand=none", "HostKeyAlias=hop1", "ConnectTimeout=5"]
+        options = ["ProxyCommand=none", "HostKeyAlias=hop1", "ConnectTimeout=15"]
         return subprocess.Popen(
             [
                 *(*enter, "ssh", "-F", f"{self._lab.folder}/ssh_config"),
@@ -145,9 +161,8 @@ class Ssh:
         )
 
 
-def keep_asking(ssh: Ssh, stop: threading.Event) -> list[float]:
-    """Have one session echo lines until told to stop; return how long each took."""
-    took = []
+def keep_asking(ssh: Ssh, stop: threading.Event, took: list[float]) -> None:
+    """Have one session echo lines until told to stop; `took` gets how long each takes."""
     with ssh.run("while read l; do echo $l; done") as session:
         assert session.stdin is not None and session.stdout is not None
         while not took or not stop.wait(0.03):
@@ -157,19 +172,16 @@ def keep_asking(ssh: Ssh, stop: threading.Event) -> list[float]:
             assert select([session.stdout], [], [], 10)[0], "no answer"
             assert session.stdout.readline() == line
             took.append(time.monotonic() - began)
-    # The first waits for the login.
-    return took[1:]
 
 
-def keep_logging_in(ssh: Ssh, stop: threading.Event) -> int:
-    """Open new sessions until told to stop; return how many."""
-    count = 0
-    while not count or not stop.wait(0.1):
+def keep_logging_in(ssh: Ssh, stop: threading.Event, took: list[float]) -> None:
+    """Open new sessions until told to stop; `took` gets how long each takes."""
+    while not took or not stop.wait(0.1):
+        began = time.monotonic()
         with ssh.run("echo hello") as session:
             said, _ = session.communicate(timeout=20)
             assert (session.returncode, said) == (0, b"hello\n")
-        count += 1
-    return count
+        took.append(time.monotonic() - began)
 
 
 def keep_forwarding(lab: Lab, listener: socket.socket, stop: threading.Event) -> int:
@@ -189,35 +201,55 @@ def test_ssh_lives_through_a_scan(lab: Lab) -> None:
     strange = [makers[number % len(makers)]() for number in range(STRANGE)]
     each = STRANGE // len(makers)
     scan = [frames.tcp(SYN, port, SCANNER) for port in range(1, 1 << 16)]
+    answers: list[float] = []
+    logins: list[float] = []
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(lab, PORT))
         sender = stack.enter_context(frames_of(lab, "client"))
         ssh = stack.enter_context(Ssh(lab))
         hops = stack.enter_context(Hops(lab, 1))
+        at_first = counted(lab, "client")
         stack.enter_context(hops.forwarding(PORT))
         pool = stack.enter_context(ThreadPoolExecutor(3))
         stack.callback(stop.set)
-        asking = pool.submit(keep_asking, ssh, stop)
-        logins = pool.submit(keep_logging_in, ssh, stop)
-        carried = pool.submit(keep_forwarding, lab, listener, stop)
-        send(sender, scan)
-        send(sender, strange)
+        asking = pool.submit(keep_asking, ssh, stop, answers)
+        logging_in = pool.submit(keep_logging_in, ssh, stop, logins)
+        forwarding = pool.submit(keep_forwarding, lab, listener, stop)
+
+        def ended() -> bool:
+            return asking.done() or logging_in.done() or forwarding.done()
+
+        # The first answer waits for the login.
+        assert wait_until(lambda: bool(answers and logins) or ended())
+        before, earlier = len(answers), len(logins)
+        send(sender, scan, frames.mark(), hops)
+        # A machine that is slow needs more than one round until there was enough of all.
+        rounds, enough = 0, False
+        while not (enough or ended()) and rounds < MOST_ROUNDS:
+            send(sender, strange, frames.mark(), hops)
+            rounds += 1
+            enough = len(answers) - before > 20 and len(logins) - earlier >= 2
         stop.set()
-        took = asking.result(30)
-        print(f"{len(took)} answers, the slowest after {max(took) * 1000:.0f} ms")
-        assert len(took) > 20 and max(took) < 1
-        assert logins.result(30) >= 2
+        asking.result(30)
+        logging_in.result(30)
+        carried = forwarding.result(30)
+        assert enough, (len(answers), len(logins))
+        took = answers[before:]
+        print(f"{len(took)} answers, the slowest after {max(took) * 1000:.0f} ms, {rounds} rounds")
+        assert statistics.median(took) < 0.2 and max(took) < 5
         (counts,) = hops.counts()
         # The scan's one SYN to the forwarded port is a client's like any other.
-        assert counts["flows_opened"] == carried.result(30) + 1
+        assert counts["flows_opened"] == carried + 1
         assert dropped(counts) == {}
-        assert counts["passed_no_flow"] == each
-        assert counts["passed_fragment"] >= each
-        assert counts["passed_not_ours"] >= len(scan) - 1 + each
-        assert counts["passed_truncated"] >= each
-        assert counts["passed_other_protocol"] >= each
+        # A connection that an earlier forwarder took along may still send its FIN again.
+        repeated = grown(at_first, counted(lab, "client")).get("TcpRetransSegs", 0)
+        assert each * rounds <= counts["passed_no_flow"] <= each * rounds + repeated
+        assert counts["passed_fragment"] >= each * rounds
+        assert counts["passed_not_ours"] >= len(scan) - 1 + each * rounds
+        assert counts["passed_truncated"] >= each * rounds
+        assert counts["passed_other_protocol"] >= each * rounds
         passed = sum(count for name, count in counts.items() if name.startswith("passed_"))
-        assert passed >= len(scan) - 1 + STRANGE
+        assert passed - counts["passed_vlan"] >= len(scan) - 1 + STRANGE * rounds
         client, server = connected(lab, listener)
         with client, server:
             exchange(client, server)
@@ -234,12 +266,11 @@ def test_the_stack_gets_strange_frames_as_they_came(lab: Lab) -> None:
         frames_of(lab, "client") as sender,
         frames_of(lab, "hop1", capture=True) as captured,
     ):
-        send(sender, sent)
-        missing, until = Counter(sent), time.monotonic() + 5
-        captured.settimeout(1)
-        while missing and time.monotonic() < until:
-            with contextlib.suppress(TimeoutError):
-                missing -= Counter([captured.recv(2000)])
-        assert not missing
+        captured.settimeout(10)
+        # One after the other: there is room for each on the way.
+        for frame in sent:
+            sender.send(frame)
+            while captured.recv(2000) != frame:
+                pass
         (counts,) = hops.counts()
         assert counts["flows_opened"] == 0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from typing import Any
 import pytest
 
 from bench.lab.model import Lab
-from tests.lab.conftest import REPOSITORY, bench, differences, inside, machine
-from tests.lab.endpoints import HOP_PORT, frames_of, host_of, tcp
+from tests.lab.conftest import REPOSITORY, bench, differences, inside, machine, wait_until
+from tests.lab.endpoints import HOP_PORT, counted, frames_of, host_of, tcp
 
 HOPS = [f"hop{number}" for number in range(1, 6)]
 _TIME = r"\d\d:\d\d:\d\d\.\d{6}"
+# Ports of the client's that hops keep, and that no other socket of it gets or has in TIME_WAIT:
+# below those of bench/lab/network.py's CLIENT_PORTS.
+PORT = 2000
+_ROUND_S = 0.2  # how often bench/follow.py asks the hops at most
 
 
 def journeys(text: str) -> list[dict[str, Any]]:
@@ -58,7 +63,7 @@ class Tracing:
     def __enter__(self) -> Tracing:
         assert self._process.stderr is not None
         # A trace that never begins would keep readline waiting.
-        guard = threading.Timer(60, self._process.kill)
+        guard = threading.Timer(150, self._process.kill)
         guard.start()
         line = self._process.stderr.readline()
         guard.cancel()
@@ -95,17 +100,29 @@ def get(lab: Lab, source_port: int = 0, size: int = 624) -> int:
 # --- one connection --------------------------------------------------------------------------
 
 
+def sent_again(lab: Lab) -> int:
+    """Return how many segments client and server have sent a second time."""
+    return sum(counted(lab, host)["TcpRetransSegs"] for host in ("client", "server"))
+
+
 @pytest.fixture(scope="module")
 def fetched(lab: Lab) -> list[dict[str, Any]]:
-    """The packets of one download through five hops."""
+    """The packets of one download through five hops, each of them sent once.
+
+    A stack sends the last one of several again when its answer takes 10 ms, as on a busy machine.
+    """
     before = machine()
-    done = bench("trace", "-i", lab.name, "--fetch", "624", "--json")
-    assert done.status == 0, done.stderr
-    assert attached(lab) == []
-    assert differences(before) == {}
-    found = journeys(done.stdout)
-    assert f"{len(found)} packets" in done.stderr
-    return found
+    for _ in range(3):
+        again = sent_again(lab)
+        done = bench("trace", "-i", lab.name, "--fetch", "624", "--json")
+        assert done.status == 0, done.stderr
+        assert attached(lab) == []
+        assert differences(before) == {}
+        found = journeys(done.stdout)
+        assert f"{len(found)} packets" in done.stderr
+        if sent_again(lab) == again:
+            return found
+    raise AssertionError("in three downloads something was sent again")
 
 
 def test_every_packet_appears_once_with_all_hops(fetched: list[dict[str, Any]]) -> None:
@@ -149,9 +166,10 @@ def test_each_hop_gets_what_the_one_before_sent(lab: Lab, fetched: list[dict[str
 def test_the_connection_can_be_read_from_it(fetched: list[dict[str, Any]]) -> None:
     said = [(packet["direction"], packet["flags"]) for packet in fetched]
     assert said[:3] == [("to_server", "S"), ("to_client", "SA"), ("to_server", "A")]
-    times = [packet["time_ns"] for packet in fetched]
-    assert times == sorted(times)
     for direction in ("to_server", "to_client"):
+        # Packets that pass each other may come in either order: hops are asked one by one.
+        times = [packet["time_ns"] for packet in fetched if packet["direction"] == direction]
+        assert times == sorted(times)
         assert sum("F" in flags for way, flags in said if way == direction) == 1
         assert sum("S" in flags for way, flags in said if way == direction) == 1
     # The answer: header and payload.
@@ -159,12 +177,13 @@ def test_the_connection_can_be_read_from_it(fetched: list[dict[str, Any]]) -> No
     assert {packet["protocol"] for packet in fetched} == {"TCP"}
 
 
-def test_one_line_a_packet(lab: Lab, fetched: list[dict[str, Any]]) -> None:
+def test_one_line_a_packet(lab: Lab) -> None:
     done = bench("trace", "-i", lab.name, "--fetch", "624", "--hops", "2")
     assert done.status == 0, done.stderr
     assert done.stderr.startswith(f"forwarding from {host_of(lab, 'hop1').data_ip} port 7000 ")
     lines = done.stdout.splitlines()
-    assert 5 < len(lines) <= len(fetched) + 3
+    assert len(lines) > 5
+    assert f"\n{len(lines)} packets\n" in done.stderr
     client, hop1, hop2, server = (
         re.escape(host_of(lab, name).data_ip) for name in ("client", "hop1", "hop2", "server")
     )
@@ -181,10 +200,10 @@ def test_one_line_a_packet(lab: Lab, fetched: list[dict[str, Any]]) -> None:
 
 
 def test_only_one_port_of_the_client(lab: Lab) -> None:
-    arguments = ("-i", lab.name, "--hops", "3", "--port", "23456", "--duration", "4", "--json")
-    began = time.monotonic()
+    arguments = ("-i", lab.name, "--hops", "3", "--port", str(PORT), "--duration", "4", "--json")
     with Tracing(*arguments) as tracing:
-        for port in (23455, 23456, 23457):
+        began = time.monotonic()
+        for port in (PORT - 1, PORT, PORT + 1):
             assert get(lab, port) == port
         status, out, _ = tracing.end()
     assert status == 0
@@ -194,30 +213,29 @@ def test_only_one_port_of_the_client(lab: Lab) -> None:
     for packet in found:
         there = packet["direction"] == "to_server"
         hops = packet["hops"]
-        assert (hops[0]["before"][1] if there else hops[-1]["after"][3]) == 23456
+        assert (hops[0]["before"][1] if there else hops[-1]["after"][3]) == PORT
         assert packet["complete"] and len(hops) == 3
 
 
 def test_one_connection_beside_many(lab: Lab) -> None:
     """Only the first hop can tell the client's ports apart; the others see all that passes."""
     stop = threading.Event()
+    downloads: list[int] = []
 
     def others() -> None:
-        for _ in range(150):
-            if stop.is_set():
-                return
-            get(lab, size=1_277_952)
+        while not stop.is_set():
+            downloads.append(get(lab, size=1_277_952))
 
-    arguments = ("-i", lab.name, "--hops", "2", "--port", "23456", "--duration", "4", "--json")
+    arguments = ("-i", lab.name, "--hops", "2", "--port", str(PORT), "--duration", "4", "--json")
     with Tracing(*arguments) as tracing:
-        thread = threading.Thread(target=others)
-        thread.start()
-        try:
-            time.sleep(0.5)
-            get(lab, 23456)
-        finally:
-            stop.set()
-            thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(others)
+            try:
+                assert wait_until(lambda: len(downloads) >= 3 or beside.done())
+                get(lab, PORT)
+            finally:
+                stop.set()
+            beside.result()
         status, out, errors = tracing.end()
     assert status == 0
     assert [len(packet["hops"]) for packet in journeys(out)] == [2] * len(out.splitlines()), errors
@@ -241,11 +259,14 @@ def test_the_rate_is_kept_to(lab: Lab) -> None:
     """Of a download of a thousand segments only some are shown, each with every hop."""
     arguments = ("-i", lab.name, "--hops", "2", "--rate", "10", "--attach", "generic")
     with Tracing(*arguments, "--duration", "2", "--json") as tracing:
+        began = time.monotonic()
         get(lab, size=1_277_952)
+        took_s = time.monotonic() - began
         status, out, _ = tracing.end()
     assert status == 0
     found = journeys(out)
-    assert 5 <= len(found) <= 30
+    # Ten in each second, and ten more each time the hops have been told of a smaller share.
+    assert 5 <= len(found) <= 25 + 10 * (took_s + took_s / _ROUND_S)
     assert all(packet["complete"] and len(packet["hops"]) == 2 for packet in found)
 
 
@@ -305,7 +326,7 @@ def test_a_dropped_packet_is_shown_with_the_reason(lab: Lab, tmp_path: Path) -> 
     inventory = few_ports(lab, "hop2", tmp_path)
     with (
         contextlib.ExitStack() as stack,
-        Tracing("-i", inventory, "--hops", "2", "--rate", "0", "--duration", "3") as tracing,
+        Tracing("-i", inventory, "--hops", "2", "--rate", "0", "--duration", "5") as tracing,
     ):
         entry = (host_of(lab, "hop1").data_ip, HOP_PORT)
         for _ in range(16):

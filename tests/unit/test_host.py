@@ -57,6 +57,8 @@ def test_counts_grow() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for _ in range(20):
             socket.create_connection(listener.getsockname()).close()
+            # Until here it may not have been counted yet.
+            listener.accept()[0].close()
     after, took_s = counters.snapshot(), time.monotonic() - began
     assert before["counts"].keys() == after["counts"].keys()
     grown = {name: after["counts"][name] - value for name, value in before["counts"].items()}

@@ -68,8 +68,20 @@ def test_cells(tmp_path: Path) -> None:
     ]
     cell = of(other["cells"], label="nft", hops=3, metric="response_us")
     assert set(cell) == {
-        *("mode", "attach", "offloads", "label", "hops", "size_bytes", "concurrency", "metric"),
-        *("run_us", "other_us", "ratio", "ci95", "p_value", "p_uncorrected", "n", "verdict"),
+        *("mode", "attach", "offloads", "label", "other_label", "hops"),
+        *(
+            "size_bytes",
+            "concurrency",
+            "metric",
+            "run_us",
+            "other_us",
+            "ratio",
+            "ci95",
+            "p_value",
+            "p_uncorrected",
+            "n",
+            "verdict",
+        ),
     }
     # 202 and what blocks differ by: 0, 1, -2, 3, -1, 2, -3, 0.5, of median 0.25.
     assert (cell["run_us"], cell["other_us"]) == (
@@ -103,6 +115,34 @@ def test_two_runs_that_agree(tmp_path: Path) -> None:
         pytest.approx(17 * 1.25),
     )
     assert (line["hops"], line["agree"]) == ([1, 3], False)
+
+
+def test_two_runs_of_a_mode_each(tmp_path: Path) -> None:
+    """Nothing in common but the places: mode against mode, and a word on how they were measured."""
+    xdp, nft = (tuple(cell for cell in CELLS if cell.mode == mode) for mode in ("xdp", "nft"))
+    other = compare(run_of(tmp_path, xdp), run_of(tmp_path, nft))["other"]
+    cell = of(other["cells"], hops=3, metric="response_us")
+    assert (cell["label"], cell["other_label"]) == ("xdp", "nft")
+    assert cell["ratio"] == pytest.approx(119.75 / 202.25)
+    assert cell["verdict"] == "faster"
+    line = of(other["per_hop"], metric="response_us")
+    assert (line["label"], line["other_label"], line["agree"]) == ("xdp", "nft", False)
+    assert line["run"]["slope_us"] == pytest.approx(6.5)
+    assert line["other"]["slope_us"] == pytest.approx(34)
+    assert other["unmatched"] == 0
+    assert "one run after the other" in other["warnings"][0]
+
+
+def test_modes_of_two_runs_at_the_same_places_only(tmp_path: Path) -> None:
+    """Three hops in both, one and five in one of them: the slope needs more than one place."""
+    xdp = tuple(replace(X3, hops=hops) for hops in (1, 3))
+    nft = tuple(replace(X3, mode="nft", attach="", hops=hops) for hops in (3, 5))
+    other = compare(run_of(tmp_path, xdp), run_of(tmp_path, nft))["other"]
+    assert {cell["hops"] for cell in other["cells"]} == {3}
+    assert other["unmatched"] == 2
+    assert other["per_hop"] == []
+    with pytest.raises(BenchError, match="no cell in common"):
+        compare(run_of(tmp_path, xdp[:1]), run_of(tmp_path, nft))
 
 
 def test_two_runs_that_do_not_agree(tmp_path: Path) -> None:

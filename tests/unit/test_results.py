@@ -110,6 +110,7 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         "host_facts": {"client": {"kernel": "6.1"}},
         "host_facts_after": {"client": {"kernel": "6.2"}},
         "changes": ["client: kernel 6.1, then 6.2"],
+        "clocks": [],
     }
     raw = {f"raw/siege/001-000{position}.json" for position in (1, 2, 3)}
     assert set(tree(path)) == {"run.json", "samples.csv"} | raw
@@ -131,6 +132,7 @@ def test_a_run_that_knows_nothing_yet(tmp_path: Path) -> None:
         "host_facts": {},
         "host_facts_after": {},
         "changes": [],
+        "clocks": [],
     }
     assert document["aa"] is False
 

@@ -181,3 +181,28 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / tables.CONNECTIONS_FILE).write_bytes(b"PAR1")
     with pytest.raises(BenchError, match="is damaged"):
         timings.of_samples(tmp_path)
+
+
+def test_a_summary_stands_for_the_connections(tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", tmp_path / "reference"
+    run.mkdir()
+    folder.mkdir()
+    frame = random_connections(5, {"001-0001": 300, "001-0002": 40}, 0.1)
+    whole = timings.of_samples(write(run, frame))
+    assert not timings.known(folder)
+    timings.summarise(run, folder)
+    assert timings.known(folder)
+    pd.testing.assert_frame_equal(timings.of_samples(folder), whole, check_exact=True)
+
+
+@pytest.mark.parametrize("text", [b"", b"PAR1 not a table"])
+def test_a_damaged_summary_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / timings.SUMMARY_FILE).write_bytes(text)
+    with pytest.raises(BenchError, match=r"timings\.parquet is damaged"):
+        timings.of_samples(tmp_path)
+
+
+def test_a_summary_with_other_columns_is_damaged(tmp_path: Path) -> None:
+    pd.DataFrame({"median": [1.0]}).to_parquet(tmp_path / timings.SUMMARY_FILE)
+    with pytest.raises(BenchError, match="columns"):
+        timings.of_samples(tmp_path)

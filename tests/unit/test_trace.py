@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.clocks import Reading
 from bench.trace import Event, Joiner, Journey, as_json, event_of, one_line
 
 # Client 1:5000 → hop 2:7000 → hop 3:7000 → hop 4:7000 → server 5:8000; hop k sends from port 500k.
@@ -317,6 +318,7 @@ def test_as_json_says_it_all() -> None:
     assert hops[0] == {
         "hop": "gamma",
         "time_ns": REALTIME_NS + 1000,
+        "uncertainty_ns": 0,
         "before": ["10.0.0.5", 8000, "10.0.0.4", 5003],
         "after": ["10.0.0.4", 7000, "10.0.0.3", 5002],
         "ttl": 64,
@@ -343,3 +345,19 @@ def test_an_agents_words_become_an_event() -> None:
     }
     answer = {"realtime_ns": REALTIME_NS, "boot_id": "one", "packets": [said]}
     assert event_of(1, said, answer) == event
+    # The host's clock is 2 s ahead of the controller's, as far as that is known.
+    ahead = {"one": Reading(0.0, 2.0, 0.0005), "two": Reading(0.0, 5.0, 0.0)}
+    assert event_of(1, said, answer, ahead) == replace(
+        event, realtime_ns=event.realtime_ns - 2 * 10**9, uncertainty_ns=500_000
+    )
+
+
+def test_times_of_other_machines_are_as_uncertain_as_both_clocks() -> None:
+    first, second, third = events()
+    path = (
+        replace(first, uncertainty_ns=400_000),
+        replace(second, boot_id="two", uncertainty_ns=300_000),
+        replace(third, uncertainty_ns=400_000),
+    )
+    hops = as_json(Journey(False, path, ended=True), HOPS)["hops"]
+    assert [hop["uncertainty_ns"] for hop in hops] == [0, 700_000, 0]
