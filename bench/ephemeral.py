@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import paths
@@ -14,6 +14,7 @@ from bench.deploy import deploy, undeploy
 from bench.errors import BenchError
 from bench.inventory import load
 from bench.lab.lifecycle import EphemeralLab
+from bench.lab.model import Lab
 from bench.progress import RunProgress
 
 # Where deploy puts everything on a host, which here is this machine.
@@ -27,15 +28,10 @@ def ephemeral_chain(hops: int, progress: RunProgress) -> Iterator[Chain]:
     What an earlier deploy put on this machine stays: another lab may be using it.
     """
     progress.phase(f"no inventory: making a lab of {hops} hops on this machine")
-    deployed_before = _DEPLOYED.exists()
+    undeploys = not _DEPLOYED.exists()
     artifacts = paths.state_dir() / "artifacts"
-    with EphemeralLab(hops) as lab:
+    with EphemeralLab(hops, undeploy=undeploys) as lab:
         chain = load(str(lab.inventory))
-
-        def remove() -> None:
-            if not deployed_before and _DEPLOYED.exists():
-                undeploy(chain, artifacts=artifacts, progress=progress.detail)
-
         try:
             begin = time.monotonic()
             progress.phase("deploying")
@@ -45,6 +41,15 @@ def ephemeral_chain(hops: int, progress: RunProgress) -> Iterator[Chain]:
         except BaseException:
             # The first failure is the one to hear of.
             with contextlib.suppress(BenchError):
-                remove()
+                if undeploys:
+                    remove_deployed(lab, progress.detail)
             raise
-        remove()
+        if undeploys:
+            remove_deployed(lab, progress.detail)
+
+
+def remove_deployed(lab: Lab, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Remove what was deployed to a lab's hosts, if anything was. Raises BenchError."""
+    if _DEPLOYED.exists():
+        chain = load(str(lab.inventory))
+        undeploy(chain, artifacts=paths.state_dir() / "artifacts", progress=progress)

@@ -68,7 +68,7 @@ def status(as_json: bool) -> None:
                         "whole": each.whole,
                         "missing": list(each.missing),
                         "wire_programs": each.wire_programs,
-                        "owner_pid": each.owner_pid,
+                        "owner_pid": each.owner and each.owner.pid,
                     }
                     for each in labs
                 ],

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import paths
 from bench.errors import BenchError
 from bench.lab.model import LOOPBACK_HOST, NIC, Lab
+from bench.owner import Owner
 
 _SSHD = "/usr/sbin/sshd"
 _PRIVSEP = Path("/run/sshd")  # sshd refuses to start without it
@@ -35,10 +36,10 @@ def all_labs_locked() -> Iterator[None]:
                 folder.rmdir()
 
 
-def write_state(lab: Lab, *, owner_pid: int | None) -> None:
+def write_state(lab: Lab, *, owner: Owner | None) -> None:
     """Record the lab before anything of it exists, so that a later command can remove it.
 
-    owner_pid: the process an ephemeral lab belongs to; None for one that stays.
+    owner: the process an ephemeral lab belongs to; None for one that stays.
     """
     lab.folder.mkdir(mode=0o700, parents=True)
     made_privsep = False
@@ -50,14 +51,14 @@ def write_state(lab: Lab, *, owner_pid: int | None) -> None:
         "hops": lab.hops,
         "wire": lab.wire,
         "family": lab.family,
-        "owner_pid": owner_pid,
+        "owner": owner and owner.text,
         "made_privsep": made_privsep,
     }
     (lab.folder / "lab.json").write_text(json.dumps(state) + "\n")
 
 
-def read_state(name: str) -> tuple[Lab, int | None] | None:
-    """Return (lab, owner's pid) for a name, or None when no such lab is recorded."""
+def read_state(name: str) -> tuple[Lab, Owner | None] | None:
+    """Return (lab, owner) for a name, or None when no such lab is recorded."""
     file = paths.runtime_dir() / name / "lab.json"
     try:
         state = json.loads(file.read_text())
@@ -66,7 +67,11 @@ def read_state(name: str) -> tuple[Lab, int | None] | None:
         if family not in (4, 6):
             raise ValueError(f"family {family!r}")
         lab = Lab(name, int(state["index"]), int(state["hops"]), state["wire"], family)
-        return lab, state.get("owner_pid")
+        said = state.get("owner")
+        owner = None if said is None else Owner.parse(str(said))
+        if said is not None and owner is None:
+            raise ValueError(f"owner {said!r}")
+        return lab, owner
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from bench import current
 from bench.errors import BenchError
 from bench.lab import files, network, preflight
 from bench.lab.model import DEFAULT_NAME, MAX_LABS, Family, Lab, Wire, check_hops, check_name
+from bench.owner import Owner
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LabStatus:
     lab: Lab
     missing: tuple[str, ...]
     wire_programs: int
-    owner_pid: int | None
+    owner: Owner | None
 
     @property
     def whole(self) -> bool:
@@ -37,9 +37,11 @@ def up(
     hops: int,
     wire: Wire = "xdp",
     family: Family = 4,
-    owner_pid: int | None = None,
+    owner: Owner | None = None,
 ) -> Lab:
     """Make a lab and return it; a failure on the way leaves nothing.
+
+    owner: the process that it belongs to; None for a lab that stays.
 
     Raises BenchError when this machine cannot, or a lab of that name is up.
     """
@@ -52,7 +54,7 @@ def up(
         lab = Lab(name, _free_index(name), hops, wire, family)
         network.require_free(lab)
         try:
-            files.write_state(lab, owner_pid=owner_pid)
+            files.write_state(lab, owner=owner)
             files.write_ssh(lab)
             network.make(lab)
             files.write_inventory(lab)
@@ -79,13 +81,16 @@ def _free_index(name: str) -> int:
     raise BenchError(f"{MAX_LABS - 1} labs are up already")
 
 
-def down(name: str = DEFAULT_NAME) -> bool:
-    """Remove a lab; False when there was none."""
+def down(name: str = DEFAULT_NAME, *, only_of: Owner | None = None) -> bool:
+    """Remove a lab; False when there was none.
+
+    only_of: leave a lab alone that is not this owner's, but somebody else's of that name.
+    """
     check_name(name)
     preflight.require_root("a lab")
     with files.all_labs_locked():
         state = files.read_state(name)
-        if state is None:
+        if state is None or (only_of is not None and state[1] != only_of):
             return False
         _remove(state[0])
         return True
@@ -116,62 +121,69 @@ def status() -> list[LabStatus]:
         state = files.read_state(name)
         if state is None:
             continue
-        lab, owner_pid = state
+        lab, owner = state
         missing = tuple(network.missing(lab))
         programs = 0 if missing else network.wire_programs(lab)
-        found.append(LabStatus(lab, missing, programs, owner_pid))
+        found.append(LabStatus(lab, missing, programs, owner))
     return found
 
 
 def remove_orphans(progress: Callable[[str], None]) -> int:
     """Remove ephemeral labs whose owner is gone; return how many."""
     count = 0
-    for each in status():
-        if each.owner_pid is not None and not _alive(each.owner_pid):
-            down(each.lab.name)
-            progress(f"removed lab {each.lab.name}, whose owner is gone")
+    for name in files.lab_names():
+        state = files.read_state(name)
+        if state and state[1] and state[1].gone and down(name, only_of=state[1]):
+            progress(f"removed lab {name}, whose owner is gone")
             count += 1
     return count
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 class EphemeralLab:
     """A lab for the length of a `with` block, removed even when this process is killed.
 
     A guard process holds the read end of a pipe; when this process ends, however it ends, the
-    guard reads end of file and takes the lab down.
+    guard reads end of file and takes the lab down. name: None for one that no other lab has.
+    undeploy: whether the guard removes what was deployed, too.
     """
 
-    def __init__(self, hops: int, wire: Wire = "xdp") -> None:
-        self._hops, self._wire = hops, wire
-        self._name = f"run-{os.getpid()}"
+    def __init__(
+        self,
+        hops: int,
+        wire: Wire = "xdp",
+        family: Family = 4,
+        *,
+        name: str | None = None,
+        undeploy: bool = False,
+    ) -> None:
+        self._more = ["undeploy"] if undeploy else []
+        self._hops, self._wire, self._family = hops, wire, family
+        self._owner = Owner.me()
+        self._name = name or f"run-{self._owner.pid}"
 
     def __enter__(self) -> Lab:
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", "bench.lab.guard", self._name],
+            [sys.executable, "-m", "bench.lab.guard", self._name, self._owner.text, *self._more],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            return up(self._name, hops=self._hops, wire=self._wire, owner_pid=os.getpid())
+            return up(
+                self._name,
+                hops=self._hops,
+                wire=self._wire,
+                family=self._family,
+                owner=self._owner,
+            )
         except BaseException:
             self._dismiss()
             raise
 
     def __exit__(self, *_: object) -> None:
         try:
-            down(self._name)
+            down(self._name, only_of=self._owner)
         finally:
             self._dismiss()
 

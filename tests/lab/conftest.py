@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from bench.lab import lifecycle
+from bench.lab.lifecycle import EphemeralLab
 from bench.lab.model import Family, Lab, Wire
 from tests.conftest import missing
 from tests.lab.sshd import Site, site
@@ -115,6 +116,8 @@ def _nothing_left_behind() -> Iterator[None]:
     if missing():
         yield
         return
+    # What a session left that was killed with its guards is no lab of this one.
+    lifecycle.remove_orphans(print)
     before = machine()
     yield
     assert differences(before, limit_s=120) == {}
@@ -207,15 +210,12 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 def deployed(name: str, *, hops: int, wire: Wire = "xdp", family: Family = 4) -> Iterator[Lab]:
     """A lab with everything deployed; what another deploy had put on this machine stays."""
     before = _DEPLOYED.exists()
-    lab = lifecycle.up(name, hops=hops, wire=wire, family=family)
-    try:
+    with EphemeralLab(hops, wire, family, name=name) as lab:
         done = bench("deploy", "-i", name)
         assert done.status == 0, done.stderr
         yield lab
         if not before:
             assert bench("undeploy", "-i", name).status == 0
-    finally:
-        lifecycle.down(name)
 
 
 @pytest.fixture(scope="session")
@@ -236,11 +236,8 @@ def odd() -> Iterator[Lab]:
 def hosts(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab with nothing deployed: a module's HOSTS is its name and its number of hops."""
     name, hops = request.module.HOSTS
-    made = lifecycle.up(name, hops=hops)
-    try:
+    with EphemeralLab(hops, name=name) as made:
         yield made
-    finally:
-        lifecycle.down(name)
 
 
 @pytest.fixture

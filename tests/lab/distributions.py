@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bench.lab import lifecycle
+from bench.lab.lifecycle import EphemeralLab
 from bench.lab.model import Lab
 from tests.lab.links import in_namespace
 
@@ -198,8 +198,7 @@ def machines(name: str, release: str, folder: Path, *, hops: int) -> Iterator[Ma
     """A lab of that name whose hosts' file system is a release's."""
     root = folder / release
     make_root(release, root)
-    lab = lifecycle.up(name, hops=hops)
-    try:
+    with EphemeralLab(hops, name=name) as lab:
         enter = folder / "enter.sh"
         enter.write_text(_ENTER)
         way_in = f"ip netns exec {lab.namespace('%h')} sh {enter} {root} {lab.folder}/sshd_config"
@@ -220,5 +219,3 @@ def machines(name: str, release: str, folder: Path, *, hops: int) -> Iterator[Ma
                 subprocess.run(up, check=True, timeout=10)
                 stack.enter_context(_proxy(namespace))
             yield Machines(lab, root, inventory)
-    finally:
-        lifecycle.down(name)

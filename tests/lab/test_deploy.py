@@ -14,6 +14,7 @@ import pytest
 
 from bench.hop import payloads
 from bench.lab.model import Lab
+from bench.owner import Owner
 from tests.lab.agents import DirectAgent
 from tests.lab.conftest import bench, inside, wait_until
 
@@ -152,9 +153,11 @@ def test_clean_removes_a_lab_without_owner(odd: Lab) -> None:
     """What a run leaves whose guard was killed, too."""
     from bench.lab import lifecycle
 
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    lifecycle.up("orphan", hops=1, owner_pid=gone.pid)
+    process = subprocess.Popen(["sleep", "60"])
+    owner = Owner.of(process.pid)
+    process.kill()
+    process.wait()
+    lifecycle.up("orphan", hops=1, owner=owner)
     done = bench("clean", "-i", odd.name)
     assert (done.status, "orphan" in done.stderr) == (0, True)
     names = [each.lab.name for each in lifecycle.status()]

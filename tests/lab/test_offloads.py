@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.lab import lifecycle
+from bench.lab.lifecycle import EphemeralLab
 from bench.lab.model import NIC, Lab, Wire
 from tests.lab.agents import CheckoutAgent
 from tests.lab.conftest import bench, inside, kill, wait_until
@@ -40,15 +40,12 @@ ODD = ("rx-gro-list on", "rx-udp-gro-forwarding on"), 54321
 def forwarding_lab(wire: Wire) -> Iterator[Lab]:
     """A lab of one hop. Nothing is deployed; the hop may forward."""
     name = f"off-{wire}-{os.getpid()}"[:16]
-    made = lifecycle.up(name, hops=1, wire=wire)
-    try:
+    with EphemeralLab(1, wire, name=name) as made:
         inside(
             *(made, HOP, "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1"),
             *("net.ipv4.conf.eth0.send_redirects=0", "net.ipv4.conf.eth0.accept_local=1"),
         )
         yield made
-    finally:
-        lifecycle.down(name)
 
 
 @pytest.fixture(scope="module")

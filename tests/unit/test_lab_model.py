@@ -181,7 +181,7 @@ def test_the_state_of_a_lab(
 ) -> None:
     monkeypatch.setattr(paths, "runtime_dir", lambda: tmp_path)
     (tmp_path / "demo").mkdir()
-    state = {"index": 3, "hops": 2, "wire": "xdp", "owner_pid": None, **change}
+    state = {"index": 3, "hops": 2, "wire": "xdp", "owner": None, **change}
     (tmp_path / "demo" / "lab.json").write_text(json.dumps(state))
     if family in (4, 6):
         assert read_state("demo") == (Lab("demo", 3, 2, "xdp", 6 if family == 6 else 4), None)
