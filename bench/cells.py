@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bench.errors import UsageError
 from bench.hop.config import ATTACH as ATTACHES
@@ -140,15 +141,17 @@ def parse_hops(text: str, where: str = "--hops") -> tuple[int, ...]:
 
     Raises UsageError.
     """
-    hops: set[int] = set()
+    # How many ranges begin, less those that ended before: a file may have a hundred thousand.
+    steps = [0] * (MAX_HOPS + 2)
     for part in text.split(","):
         first, dash, last = part.partition("-")
         low = _hop(first, part, where)
         high = _hop(last, part, where) if dash else low
         if low > high:
             raise UsageError(f"{where}: the range {_shown(part)} runs backwards")
-        hops.update(range(low, high + 1))
-    return tuple(sorted(hops))
+        steps[low] += 1
+        steps[high + 1] -= 1
+    return tuple(hops for hops, ranges in enumerate(accumulate(steps)) if ranges)
 
 
 def parse_sizes(text: str, where: str = "--size") -> tuple[int, ...]:

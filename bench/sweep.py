@@ -192,6 +192,9 @@ def _cells_of(table: object, where: str) -> tuple[Cell, ...]:
         parse_concurrency(text, f"{where}: concurrency")
         for text in _texts(table, "concurrency", where)
     ]
+    # Before they are multiplied: two lists of a megabyte would make more than memory holds.
+    if max(len(hops), 1) * len(sizes) * len(users) > MAX_CELLS:
+        raise UsageError(f"{where}: more than {MAX_CELLS} cells")
     auto = table.get("requests", "auto") == "auto"
     requests = parse_requests(
         "auto" if auto else _integer(table, "requests", where), f"{where}: requests"

@@ -148,7 +148,7 @@ def test_what_a_sweep_file_may_leave_open(
         (
             GOOD[12:],
             GOOD[12:].replace('"1-2"', '"1-1000"').replace("25", str(list(range(1, 10)))),
-            "cells: more than 10000 cells",
+            "[[cells]] 1: more than 10000 cells",
         ),
     ],
 )
