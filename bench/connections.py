@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from bench.cells import MAX_REQUESTS
 
 # The ring's header and struct connection of bpf/connections.c.
 _RECORD = np.dtype(
@@ -23,15 +26,36 @@ _RECORD = np.dtype(
 )
 ENDS = ("server", "client", "failed")
 _FAILED = ENDS.index("failed")
+MOST_RECORDS = 20_000
+"""What one answer of the client's agent holds at most (bench/hop/timer.py)."""
+_MOST_BYTES = MOST_RECORDS * _RECORD.itemsize
+# A sample of the most requests there may be, and as many that failed and were tried again.
+_MOST_ANSWERS = 4 * MAX_REQUESTS // MOST_RECORDS
+
+
+def gather(ask: Callable[[], Mapping[str, Any]]) -> bytes:
+    """Return a sample's records. ask: returns the next answer. Raises ValueError."""
+    parts = []
+    for _ in range(_MOST_ANSWERS):
+        answer = ask()
+        parts.append(unpack(answer["data"]))
+        if not answer["more"]:
+            return b"".join(parts)
+    raise ValueError(f"more than {_MOST_ANSWERS} answers of them")
 
 
 def unpack(data: str) -> bytes:
     """Return the records of one answer of the client's agent. Raises ValueError."""
+    inflated = zlib.decompressobj()
     try:
-        records = zlib.decompress(base64.b64decode(data, validate=True))
+        # A line of a megabyte may hold a gigabyte.
+        records = inflated.decompress(base64.b64decode(data, validate=True), _MOST_BYTES)
+        records += inflated.decompress(inflated.unconsumed_tail, 1)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-    if len(records) % _RECORD.itemsize:
+    if len(records) > _MOST_BYTES:
+        raise ValueError(f"more than {MOST_RECORDS} records in one answer")
+    if not inflated.eof or len(records) % _RECORD.itemsize:
         raise ValueError("a record is cut off")
     return records
 

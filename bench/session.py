@@ -317,16 +317,12 @@ class Session:
 
     def _records(self) -> bytes:
         """Fetch what the connection timer saw in the last sample. Raises BenchError."""
-        parts, more = [], True
-        while more:
-            answer = self._client.ask({"op": "connections", "lease_s": PREPARE_LIMIT_S})
-            try:
-                parts.append(connections.unpack(answer["data"]))
-            except ValueError as error:
-                cause = f"the connection timer's records are damaged: {error}"
-                raise BenchError(cause, host=self._client.host.name) from None
-            more = answer["more"]
-        return b"".join(parts)
+        question = {"op": "connections", "lease_s": PREPARE_LIMIT_S}
+        try:
+            return connections.gather(lambda: self._client.ask(question))
+        except ValueError as error:
+            cause = f"the connection timer's records are damaged: {error}"
+            raise BenchError(cause, host=self._client.host.name) from None
 
 
 def _delta(agent: Agent, before: Message, after: Message) -> HostDelta:

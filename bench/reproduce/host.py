@@ -178,16 +178,12 @@ class LoopbackSession:
 
     def _records(self) -> bytes:
         """Fetch what the connection timer saw in the last sample. Raises BenchError."""
-        parts, more = [], True
-        while more:
-            answer = self._client.ask({"op": "connections", "lease_s": _PREPARE_LIMIT_S})
-            try:
-                parts.append(connections.unpack(answer["data"]))
-            except ValueError as error:
-                cause = f"the connection timer's records are damaged: {error}"
-                raise BenchError(cause, host=LOOPBACK_HOST) from None
-            more = answer["more"]
-        return b"".join(parts)
+        question = {"op": "connections", "lease_s": _PREPARE_LIMIT_S}
+        try:
+            return connections.gather(lambda: self._client.ask(question))
+        except ValueError as error:
+            cause = f"the connection timer's records are damaged: {error}"
+            raise BenchError(cause, host=LOOPBACK_HOST) from None
 
 
 def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
