@@ -24,7 +24,8 @@ class HostDelta:
     def row(self) -> dict[str, Any]:
         """Return the host's line of counters.parquet, but for the sample."""
         forwarder = {f"forwarder_{name}": count for name, count in self.forwarder.items()}
-        return {"host": self.host, "role": self.role, **self.values, **forwarder}
+        # Last, so that no counter can be called as they are.
+        return {**self.values, **forwarder, "host": self.host, "role": self.role}
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:

@@ -129,11 +129,12 @@ def _checked(report: Mapping[str, Any], stdout: str) -> SiegeReport:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise ValueError(f"{key[:32]!r} appears twice")
-    return dict(pairs)
+        found[key] = value
+    return found
 
 
 def _refuse(constant: str) -> float:
