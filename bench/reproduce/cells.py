@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench import stats, tables
+from bench import stats, timings
 from bench.reproduce import seed
 from bench.reproduce.plan import LEGACY_MODES
 from bench.runs import RunReader
@@ -92,10 +92,8 @@ def _of_run(part: str, run: RunReader) -> list[dict[str, Any]]:
 
 def _counted(run: RunReader) -> dict[str, dict[str, float]]:
     """Return what connection times say of each sample, by its id; empty without any."""
-    if not tables.has_connections(run.path):
+    if not timings.known(run.path):
         return {}
-    from bench import timings
-
     found = timings.of_samples(run.path).to_dict("index")
     return {str(sample): {str(k): v for k, v in row.items()} for sample, row in found.items()}
 

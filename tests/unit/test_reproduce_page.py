@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from reproduced import (
     Made,
@@ -22,6 +23,7 @@ from reproduced import (
     write_reproduction,
 )
 
+from bench import tables, timings
 from bench.cells import Cell
 from bench.report.document import Document, Facts, Figure, Table, Words
 from bench.report.page import render
@@ -175,6 +177,15 @@ def test_blocks_of_one_length_have_a_median_and_an_interval(whole: Reproduction)
     assert row["lo_s"] < row["elapsed_s"] < row["hi_s"]
     report = examined.row(REPORT, "xdp", 4, 2555904)
     assert report is not None and report["elapsed_s"] == 37.17 and math.isnan(report["lo_s"])
+
+
+def test_a_copy_without_single_connections_has_the_same_figures(tmp_path: Path) -> None:
+    made = write_reproduction(tmp_path)
+    before = Examined.of(made).cells
+    assert made.chain is not None
+    timings.summarise(made.chain.path, made.chain.path)
+    (made.chain.path / tables.CONNECTIONS_FILE).unlink()
+    pd.testing.assert_frame_equal(Examined.of(Reproduction.open(made.path)).cells, before)
 
 
 def test_invalid_samples_are_left_out_and_said_to_be(tmp_path: Path) -> None:
