@@ -97,6 +97,7 @@ def _host(host: Host, found: dict[str, Any], asked: tuple[float, float]) -> Iter
         )
     yield from readiness.of_host(host, found)
     yield from examine_nics(host, found)
+    yield from doctor_wiring.of_two_nics(host, found)
     for name, nic in readiness.nics(host, found):
         yield from doctor_wiring.of_link(host, name, nic)
         yield from doctor_machine.of_nic(host, name, nic, found)

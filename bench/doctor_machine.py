@@ -17,8 +17,8 @@ from bench.finding import Finding
 
 Facts = Mapping[str, Any]
 
-# Waking from C1 takes 1 or 2 µs; a hop with XDP costs a few.
-_WAKE_LIMIT_US = 20
+# Waking from C1 takes 1 or 2 µs, from C1E 10 on many CPUs; a hop with XDP costs a few.
+_WAKE_LIMIT_US = 10
 # Interrupts held back longer than this are most of a response time on an idle network.
 _COALESCE_LIMIT_US = 20
 
@@ -40,7 +40,7 @@ def _machine(host: Host, found: Facts) -> Iterator[Finding]:
         return Finding(host.name, "warning", text, remedy)
 
     states = (found.get("cpuidle") or {}).get("states") or {}
-    deep = {name: us for name, us in states.items() if us > _WAKE_LIMIT_US}
+    deep = {name: us for name, us in states.items() if us >= _WAKE_LIMIT_US}
     if deep:
         name = max(deep, key=lambda each: deep[each])
         yield warning(
@@ -60,7 +60,7 @@ def _machine(host: Host, found: Facts) -> Iterator[Finding]:
 
 
 def of_nic(host: Host, name: str, nic: Facts, found: Facts) -> Iterator[Finding]:
-    """Look at a NIC's slot, its distance from the CPUs, and how long it holds interrupts back."""
+    """Look at a NIC's slot, its way to memory and CPUs, and how long it holds interrupts back."""
 
     def warning(text: str, remedy: str) -> Finding:
         return Finding(host.name, "warning", text, remedy)
@@ -74,6 +74,17 @@ def of_nic(host: Host, name: str, nic: Facts, found: Facts) -> Iterator[Finding]
             f"{called} has {width:g} lanes of {now:g} GT/s, and could have {widest:g} of {most:g}",
             "put it into another slot, or see the slot's settings in the firmware",
         )
+    if nic.get("aspm"):
+        yield warning(
+            f"{called} has a PCIe link that may sleep (ASPM {', '.join(nic['aspm'])})",
+            "echo performance > /sys/module/pcie_aspm/parameters/policy, or off in the firmware",
+        )
+    # DMA, or DMA-FQ; where the IOMMU lets addresses through it says identity.
+    if (nic.get("dma") or "").startswith("DMA"):
+        yield warning(
+            f"an IOMMU translates what {called} reads and writes",
+            "iommu=pt on the kernel's command line, or the IOMMU off in the firmware",
+        )
     nodes = (found.get("topology") or {}).get("numa_nodes") or 1
     if nodes > 1 and nic.get("numa_node") is not None and nic["numa_node"] >= 0:
         used = {
@@ -82,10 +93,10 @@ def of_nic(host: Host, name: str, nic: Facts, found: Facts) -> Iterator[Finding]
         }
         yield from _far(host, called, nic["numa_node"], used, found)
     coalescing = nic.get("coalescing") or {}
-    if coalescing.get("adaptive_rx"):
+    if coalescing.get("adaptive_rx") or coalescing.get("adaptive_tx"):
         yield warning(
             f"{called} adapts how long it holds interrupts back: latency follows the load",
-            f"ethtool -C {name} adaptive-rx off rx-usecs 0, alike on every host",
+            f"ethtool -C {name} adaptive-rx off adaptive-tx off rx-usecs 0, alike on every host",
         )
     elif (coalescing.get("rx_usecs") or 0) > _COALESCE_LIMIT_US:
         yield warning(

@@ -22,6 +22,8 @@ from bench.xdp_drivers import (
 
 # A feature's name in ethtool's output, and the shorter one that ethtool -K takes.
 _RECEIVE_OFFLOADS = (("large-receive-offload", "lro"), ("rx-gro-hw", "rx-gro-hw"))
+# Twice IXGBE_MAX_XDP_QS: two CPUs may share a queue, and no more (ixgbe_xdp_setup).
+_IXGBE_CPUS = 128
 
 
 def examine_nics(host: Host, found: Mapping[str, Any]) -> Iterator[Finding]:
@@ -31,12 +33,26 @@ def examine_nics(host: Host, found: Mapping[str, Any]) -> Iterator[Finding]:
     if host.role == "hop" and host.egress_nic:
         findings += _link(host, "egress_nic", host.egress_nic, found["egress_nic"])
         nics.append((host.egress_nic, found["egress_nic"]))
+        findings += _both(host, found["nic"], found["egress_nic"])
     for name, nic in nics:
         if host.role == "hop" and nic is not None:
             findings += _xdp(host, name, nic, found)
             findings += _forwarding(host, name, nic, found)
     # Once is enough for what two NICs share.
     yield from dict.fromkeys(findings)
+
+
+def _both(
+    host: Host, data: Mapping[str, Any] | None, egress: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    """Look at a hop's two NICs together: the forwarder either writes tags or does not."""
+    if data and egress and (data["vlan_id"] is None) is not (egress["vlan_id"] is None):
+        yield Finding(
+            host.name,
+            "problem",
+            f"only one of {host.data_nic} and {host.egress_nic} is a VLAN: XDP refuses such a pair",
+            "make both VLANs, or neither",
+        )
 
 
 def title(name: str, nic: Mapping[str, Any]) -> str:
@@ -93,6 +109,8 @@ def _xdp(
                 f"{offload} is on, with which drivers refuse native XDP",
                 f"ethtool -K {name} {short} off",
             )
+    if host.xdp_attach == "native":
+        yield from _refused(host, name, nic, found["cpus"] or 1)
     now, most, cpus = nic["channels"]["combined"], nic["channels"]["combined_max"], found["cpus"]
     cpus = cpus or 1
     if driver in DRIVERS and DRIVERS[driver].limits == HALF and now is not None and 2 * now > most:
@@ -108,6 +126,29 @@ def _xdp(
             f"ethtool -L {name} combined {most - cpus}"
             if most > cpus
             else f"give the virtual machine {2 * cpus} queues",
+        )
+
+
+def _refused(host: Host, name: str, nic: Mapping[str, Any], cpus: int) -> Iterator[Finding]:
+    """Foresee what single drivers refuse native XDP with."""
+    problem, called = partial(Finding, host.name, "problem"), title(name, nic)
+    if nic["driver"] == "ixgbe" and (functions := nic.get("virtual_functions") or 0) > 0:
+        yield problem(
+            f"{called} has {functions} virtual functions (SR-IOV), with which it refuses native "
+            "XDP",
+            f"echo 0 > /sys/class/net/{name}/device/sriov_numvfs",
+        )
+    if nic["driver"] == "ixgbe" and cpus > _IXGBE_CPUS:
+        yield problem(
+            f"{called} refuses native XDP on more than {_IXGBE_CPUS} CPUs, and here are {cpus}",
+            "nr_cpus=128 on the kernel's command line, or another NIC",
+        )
+    apart = nic["channels"].get("rx")
+    if nic["driver"] == "bnxt_en" and nic["channels"]["combined"] == 0 and apart:
+        yield problem(
+            f"{called} has its queues apart, {apart} to receive by, and wants them combined for "
+            "native XDP",
+            f"ethtool -L {name} rx 0 tx 0 combined {apart}",
         )
 
 

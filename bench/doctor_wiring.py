@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -116,11 +117,46 @@ def of_link(host: Host, name: str, nic: Facts) -> Iterator[Finding]:
         )
     if nic.get("wireless"):
         yield warning(f"{called} is wireless: figures are those of the air", "use a cable")
+    if (nic.get("eee") or {}).get("active"):
+        yield warning(
+            f"{called} and the other end let their link sleep between packets (EEE)",
+            f"ethtool --set-eee {name} eee off",
+        )
     pause = nic.get("pause") or {}
     if pause.get("rx") and pause.get("tx"):
         yield warning(
             f"{called} sends and obeys pause frames: one slow hop then stops those before it",
             f"ethtool -A {name} autoneg off rx off tx off, on the switch's ports, too",
+        )
+
+
+def of_two_nics(host: Host, found: Facts) -> Iterator[Finding]:
+    """Look at a hop whose two NICs are on one network: an IPv4 host answers ARP by either."""
+    data, egress = found.get("nic") or {}, found.get("egress_nic") or {}
+    if host.role != "hop" or not host.egress_nic or host.family == 6:
+        return
+    networks = [
+        network
+        for text in data.get("networks") or []
+        if (network := ipaddress.ip_network(text, strict=False)).version == 4
+    ]
+    theirs = [
+        address
+        for text in egress.get("addresses") or []
+        if (address := ipaddress.ip_address(text)).version == 4
+    ]
+    if not any(address in network for address in theirs for network in networks):
+        return
+    # The higher counts, as IN_DEV_ARP_IGNORE has it (include/linux/inetdevice.h). Each is a digit,
+    # and one that is not known is none of them.
+    everywhere = (found.get("sysctls") or {}).get("net.ipv4.conf.all.arp_ignore")
+    if "0" in {max(everywhere or "?", nic.get("arp_ignore") or "?") for nic in (data, egress)}:
+        yield Finding(
+            host.name,
+            "warning",
+            f"{host.data_nic} and {host.egress_nic} are on one network, and each answers for the "
+            "other's address",
+            "sysctl net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
         )
 
 

@@ -21,7 +21,9 @@ _MOVING = frozenset(
     ]
 )
 # What tells machines and boots apart without saying anything of what they measure.
-_NAMES = frozenset(["boot_id", "uid", "kernel_headers", "mac", "addresses", "bus", "irqs", "lower"])
+_NAMES = frozenset(
+    ["boot_id", "uid", "kernel_headers", "mac", "addresses", "networks", "bus", "irqs", "lower"]
+)
 # Facts whose keys are facts themselves: one key more is a change, not another version's knowledge.
 _OPEN = frozenset(["irqs", "private_flags", "tc_filters", "vulnerabilities"])
 # Idle pages come and go. By more than this, something else has run.

@@ -233,6 +233,13 @@ def of_chain(chain: Chain, seen: Mapping[str, Facts]) -> Iterator[Finding]:
     yield from _unlike(
         hosts,
         seen,
+        ("sysctls", "net.core.busy_poll"),
+        "hosts are not alike",
+        "set net.core.busy_poll alike on every host: it shortens what client and server wait",
+    )
+    yield from _unlike(
+        hosts,
+        seen,
         ("nic", "mtu"),
         "hosts are not alike",
         "give every data NIC the same MTU: packets too large for the next hop get lost",

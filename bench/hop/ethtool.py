@@ -15,6 +15,7 @@ import struct
 _SIOCETHTOOL = 0x8946
 _GDRVINFO, _GCOALESCE, _GRINGPARAM, _GPAUSEPARAM, _GSTRINGS = 0x03, 0x0E, 0x10, 0x12, 0x1B
 _GSTATS, _GPFLAGS, _GSSET_INFO, _GFEATURES, _GCHANNELS = 0x1D, 0x27, 0x37, 0x3A, 0x3C
+_GEEE = 0x44
 _SET_STATS, _SET_PRIVATE_FLAGS, _SET_FEATURES = 1, 2, 4
 _STRING_BYTES = 32
 # struct ifreq: a name, then a union of which a pointer is the first word.
@@ -147,6 +148,14 @@ def pause(nic: str) -> dict[str, int | None]:
     """Return whether pause frames are negotiated, obeyed and sent: 0 or 1."""
     words = _words(nic, _GPAUSEPARAM, 3)
     return dict(zip(("autoneg", "rx", "tx"), words or (None, None, None), strict=True))
+
+
+def eee(nic: str) -> dict[str, int | None]:
+    """Return whether Energy-Efficient Ethernet is allowed, and what both ends agreed on: 0 or 1."""
+    # struct ethtool_eee: three masks of link modes, then these.
+    words = _words(nic, _GEEE, 9)
+    active, enabled = words[3:5] if words else (None, None)
+    return {"enabled": enabled, "active": active}
 
 
 def features(nic: str) -> dict[str, bool]:

@@ -63,6 +63,7 @@ _SYSCTLS = (
             *("tcp_fastopen", "tcp_slow_start_after_idle", "tcp_no_metrics_save"),
             *("tcp_autocorking", "tcp_early_demux", "tcp_mtu_probing", "tcp_limit_output_bytes"),
             *("tcp_max_orphans", "conf.all.rp_filter", "conf.all.accept_local"),
+            "conf.all.arp_ignore",
         )
     ),
     *(

@@ -64,15 +64,20 @@ def collect(name: str) -> dict[str, Any] | None:
         "master": link.get("master"),
         "wireless": os.path.isdir(f"{base}/wireless") or os.path.isdir(f"{base}/phy80211"),
         "pcie": _pcie(name),
+        "aspm": _aspm(name),
+        "dma": read.text(f"{_device(name)}/iommu_group/type"),
+        "virtual_functions": read.number(f"{_device(name)}/sriov_numvfs"),
         "mtu": link.get("mtu"),
         "mac": link.get("address"),
         "addresses": [each["local"] for each in link.get("addr_info", []) if "local" in each],
+        "networks": _networks(link),
         "rx_queues": len(read.texts(f"{base}/queues/rx-*")),
         "tx_queues": len(read.texts(f"{base}/queues/tx-*")),
         "channels": ethtool.channels(name),
         "rings": ethtool.rings(name),
         "coalescing": ethtool.coalescing(name),
         "pause": ethtool.pause(name),
+        "eee": ethtool.eee(name),
         "offloads": _offloads(ethtool.features(name)),
         "private_flags": ethtool.private_flags(name),
         **{key: link.get(key) for key in _SIZES},
@@ -110,6 +115,16 @@ def _objects(text: str | None) -> list[dict[str, Any]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
+def _networks(link: dict[str, Any]) -> list[str]:
+    """Return the NIC's addresses with the length of their prefix: `198.18.0.5/24`."""
+    found = link.get("addr_info", [])
+    return [
+        f"{each['local']}/{each['prefixlen']}"
+        for each in found
+        if "local" in each and "prefixlen" in each
+    ]
+
+
 def _vlan(link: dict[str, Any]) -> tuple[int | None, str | None]:
     """Return the tag of a VLAN device and the NIC below it."""
     info = link.get("linkinfo") or {}
@@ -140,6 +155,7 @@ def _settings(name: str) -> dict[str, str | None]:
         "accept_local": read.text(f"{conf}/accept_local"),
         "send_redirects": read.text(f"{conf}/send_redirects"),
         "rp_filter": read.text(f"{conf}/rp_filter"),
+        "arp_ignore": read.text(f"{conf}/arp_ignore"),
     }
 
 
@@ -174,6 +190,15 @@ def _pcie(name: str) -> dict[str, str | None] | None:
         for key in ("speed", "width")
     }
     return found if any(found.values()) else None
+
+
+def _aspm(name: str) -> list[str] | None:
+    """Return the states in which the NIC's PCIe link may sleep, None where it does not say."""
+    # Documentation/ABI/testing/sysfs-bus-pci, Linux 5.5: l0s_aspm, l1_aspm, l1_1_aspm and so on.
+    found = read.texts(f"{_device(name)}/link/*_aspm")
+    if not found:
+        return None
+    return [os.path.basename(path)[: -len("_aspm")] for path in found if found[path] == "1"]
 
 
 def _irqs(name: str) -> dict[str, dict[str, str | None]]:

@@ -67,6 +67,7 @@ def said(changes: dict[str, Any], **host: Any) -> list[Finding]:
 
 IPV6 = {"data_ip": "2001:2::2"}
 VIRTIO = {"nic__driver": "virtio_net", "nic__channels": {"combined": 2, "combined_max": 4}}
+UNTAGGED = {**NIC, "offloads": {"rx-vlan-offload": "off"}}
 VLAN = {"nic__driver": "802.1Q VLAN Support", "nic__vlan_id": 7, "nic__lower": "eth9"}
 
 
@@ -137,6 +138,30 @@ def test_nothing_is_wrong() -> None:
             "MTU 1501 on eth0 (igc): native XDP without fragments needs a packet in one page, "
             "1500 bytes",
             "ip link set eth0 mtu 1500",
+        ),
+        (
+            {"nic__virtual_functions": 4},
+            {},
+            "problem",
+            "eth0 (ixgbe) has 4 virtual functions (SR-IOV), with which it refuses native XDP",
+            "echo 0 > /sys/class/net/eth0/device/sriov_numvfs",
+        ),
+        (
+            {"cpus": 129},
+            {},
+            "problem",
+            "eth0 (ixgbe) refuses native XDP on more than 128 CPUs, and here are 129",
+            "nr_cpus=128",
+        ),
+        (
+            {
+                "nic__driver": "bnxt_en",
+                "nic__channels": {"combined": 0, "combined_max": 8, "rx": 4},
+            },
+            {},
+            "problem",
+            "eth0 (bnxt_en) has its queues apart, 4 to receive by",
+            "ethtool -L eth0 rx 0 tx 0 combined 4",
         ),
         ({"nic__driver": None}, {}, "warning", "eth0 (unknown driver): driver is not", "try it"),
         (
@@ -269,6 +294,16 @@ def test_one_thing_is_wrong(
         ({"nic__mtu": 9000, "nic__driver": "e1000"}, {"xdp_attach": "generic"}),
         ({"nic__mtu": 9000, "nic__driver": "nfp"}, {"xdp_attach": "offload"}),
         ({"nic__mtu": 3050}, {}),
+        ({"nic__virtual_functions": 4, "cpus": 256}, {"xdp_attach": "generic"}),
+        ({"nic__virtual_functions": 4, "nic__driver": "ice", "cpus": 256}, {}),
+        ({"nic__virtual_functions": 0, "cpus": 128}, {}),
+        (
+            {
+                "nic__driver": "bnxt_en",
+                "nic__channels": {"combined": 4, "combined_max": 8, "rx": 0},
+            },
+            {},
+        ),
         ({"nic__mtu": 3498, "nic__driver": "mlx5_core"}, {}),
         ({"nic__driver": "ice", "kernel": "5.5.0"}, {}),
         ({"nic__driver": "ice", "kernel": "5.4.0"}, {"xdp_attach": "generic"}),
@@ -293,6 +328,22 @@ def test_that_is_fine(changes: dict[str, Any], host: dict[str, Any]) -> None:
         ({"egress_nic": {**NIC, "driver": "e1000"}}, ["eth1 (e1000): driver has no native XDP"]),
         ({"egress_nic": {**NIC, "forwarding": "0"}}, ["forwarding is off on eth1 (ixgbe)"]),
         ({"egress_nic": {**NIC, "mtu": 9000}}, ["MTU 9000 on eth1 (ixgbe)"]),
+        (
+            {"egress_nic": {**NIC, "vlan_id": 7, "lower": "eth9", "lower_nic": UNTAGGED}},
+            ["only one of eth0 and eth1 is a VLAN"],
+        ),
+        (
+            {**VLAN, "nic__lower_nic": UNTAGGED, "egress_nic": NIC},
+            ["only one of eth0 and eth1 is a VLAN"],
+        ),
+        (
+            {
+                **VLAN,
+                "nic__lower_nic": UNTAGGED,
+                "egress_nic": {**NIC, "vlan_id": 8, "lower": "eth9", "lower_nic": UNTAGGED},
+            },
+            [],
+        ),
         # The host's own setting is said once.
         ({"egress_nic": NIC, "send_redirects_all": "1"}, ["ICMP redirects are on"]),
         # The data NIC is looked at as well.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nested import changed
 
 from bench import doctor_machine, doctor_wiring, xdp_drivers
 from bench.chain import Chain, Host
@@ -88,6 +89,8 @@ def test_ssh_by_a_data_nic(nic: str | None, found: int) -> None:
         ({"kind": "bond"}, "warning", "eth0 is a bond of several NICs"),
         ({"wireless": True}, "warning", "eth0 (ice) is wireless"),
         ({"pause": {"rx": 1, "tx": 1}}, "warning", "eth0 (ice) sends and obeys pause frames"),
+        ({"eee": {"enabled": 1, "active": 1}}, "warning", "eth0 (ice) and the other end let their"),
+        ({"eee": {"enabled": 1, "active": 0}}, "", ""),
         ({"pause": {"rx": 1, "tx": 0}, "duplex": "full", "kind": "veth"}, "", ""),
     ],
 )
@@ -121,6 +124,7 @@ def test_speeds(speeds: list[int | None], slot: bool, text: str | None) -> None:
     [
         ({"cpuidle": {"states": {"POLL": 0, "C1": 2}}}, None),
         ({"cpuidle": {"states": {"C1": 2, "C6": 133, "C1E": 10}}}, "CPUs may sleep as deep as C6"),
+        ({"cpuidle": {"states": {"C1": 2, "C1E": 10}}}, "CPUs may sleep as deep as C1E"),
         ({"cpuidle": None, "smt": None}, None),
         ({"smt": True, "virtualisation": {"hypervisor": False}}, "two threads share a core (SMT)"),
         ({"smt": True, "virtualisation": {"hypervisor": True}}, None),
@@ -150,6 +154,7 @@ NODES = {"topology": {"numa_nodes": 2, "cpus_of_node": {"0": "0-3", "1": "4-7"}}
         ({"pcie": {**SLOT, "max_speed": "16.0 GT/s PCIe"}}, "eth0 (ice) has 8 lanes of 8 GT/s"),
         ({"pcie": {**SLOT, "max_speed": "Unknown"}}, None),
         ({"coalescing": {"adaptive_rx": 1, "rx_usecs": 50}}, "eth0 (ice) adapts how long"),
+        ({"coalescing": {"adaptive_rx": 0, "adaptive_tx": 1}}, "eth0 (ice) adapts how long"),
         ({"coalescing": {"adaptive_rx": 0, "rx_usecs": 50}}, "eth0 (ice) holds interrupts back"),
         ({"coalescing": {"adaptive_rx": 0, "rx_usecs": 3}}, None),
         ({"coalescing": {"adaptive_rx": None, "rx_usecs": None}}, None),
@@ -158,12 +163,51 @@ NODES = {"topology": {"numa_nodes": 2, "cpus_of_node": {"0": "0-3", "1": "4-7"}}
         ({"numa_node": 1, "irqs": {"9": {"effective": None, "affinity": "0-7"}}}, None),
         ({"numa_node": -1, "irqs": {"9": {"effective": "0"}}}, None),
         ({"numa_node": 1, "irqs": {}}, None),
+        ({"aspm": ["l1", "l1_1"]}, "eth0 (ice) has a PCIe link that may sleep (ASPM l1, l1_1)"),
+        ({"aspm": []}, None),
+        ({"dma": "DMA-FQ"}, "an IOMMU translates what eth0 (ice) reads and writes"),
+        ({"dma": "DMA"}, "an IOMMU translates"),
+        ({"dma": "identity"}, None),
+        ({"dma": None}, None),
     ],
 )
 def test_a_nic_and_its_place(nic: dict[str, Any], text: str | None) -> None:
     found = list(doctor_machine.of_nic(HOP2, "eth0", {"driver": "ice", **nic}, NODES))
     assert len(found) == (text is not None)
     assert all(each.text.startswith(str(text)) and each.level == "warning" for each in found)
+
+
+TWO_NICS: dict[str, Any] = {
+    "nic": {"networks": ["198.18.0.2/24", "fe80::2/64"], "arp_ignore": "0"},
+    "egress_nic": {"addresses": ["198.18.0.102", "fe80::3"], "arp_ignore": "0"},
+    "sysctls": {"net.ipv4.conf.all.arp_ignore": "0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, 1),
+        # One of them answers still.
+        ({"nic__arp_ignore": "1"}, 1),
+        ({"nic__arp_ignore": "1", "egress_nic__arp_ignore": "2"}, 0),
+        ({"sysctls": {"net.ipv4.conf.all.arp_ignore": "1"}}, 0),
+        # Back to back: networks of their own.
+        ({"egress_nic__addresses": ["198.18.1.2", "fe80::3"]}, 0),
+        ({"egress_nic__addresses": []}, 0),
+        ({"egress_nic": None}, 0),
+        # A host that does not say.
+        ({"nic__networks": None}, 0),
+        ({"sysctls": {}}, 0),
+    ],
+)
+def test_two_nics_on_one_network(changes: dict[str, Any], found: int) -> None:
+    facts = changed(TWO_NICS, changes)
+    said = list(doctor_wiring.of_two_nics(HOP1, facts))
+    assert [each.text for each in said] == [
+        "eth1 and eth2 are on one network, and each answers for the other's address"
+    ] * found
+    assert list(doctor_wiring.of_two_nics(HOP2, facts)) == []
 
 
 # --- drivers ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def test_what_others_read_is_there(this_host: dict[str, Any]) -> None:
         *("driver", "driver_version", "firmware", "bus", "speed_mbps", "channels", "rings"),
         *("coalescing", "offloads", "mtu", "gro_max_size", "gso_max_size", "qdiscs", "irqs"),
         *("rps_cpus", "xps_cpus", "rps_flow_cnt", "xdp_mode", "xdp_program", "tc_filters"),
+        *("networks", "pause", "eee", "aspm", "dma", "virtual_functions", "arp_ignore"),
     ):
         assert key in this_host["nic"], key
     assert {"llvm", "clang", "libbpf", "bcc"} <= this_host["libraries"].keys()
@@ -146,6 +148,14 @@ def test_settings_are_those_of_ethtool(nic: str) -> None:
         assert (found["combined_max"], found["combined"]) == tuple(map(int, combined))
     else:
         assert found["combined"] is None
+    eee = re.search(r"^\s*EEE status: (.*)$", output("ethtool", "--show-eee", nic), re.MULTILINE)
+    word = eee[1] if eee else "not supported"
+    assert ethtool.eee(nic) == {
+        "not supported": {"enabled": None, "active": None},
+        "disabled": {"enabled": 0, "active": 0},
+        "enabled - inactive": {"enabled": 1, "active": 0},
+        "enabled - active": {"enabled": 1, "active": 1},
+    }.get(word)
     usecs = re.search(r"^rx-usecs:\s*(\d+)", output("ethtool", "-c", nic), re.MULTILINE)
     assert ethtool.coalescing(nic)["rx_usecs"] == (int(usecs[1]) if usecs else None)
 
@@ -157,8 +167,45 @@ def test_a_nic_that_is_not_there(name: str) -> None:
     assert set(ethtool.rings(name).values()) == {None}
     assert set(ethtool.coalescing(name).values()) == {None}
     assert set(ethtool.pause(name).values()) == {None}
+    assert set(ethtool.eee(name).values()) == {None}
     assert ethtool.features(name) == {} == ethtool.private_flags(name)
     assert facts_nic._tcx(None, 46) is None
+
+
+def test_energy_efficient_ethernet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As struct ethtool_eee lays it out, which no NIC of this machine may fill in."""
+    asked = []
+
+    def answer(nic: str, request: bytes) -> bytes:
+        asked.append(struct.unpack("=10I", request))
+        return struct.pack("=10I", 0x44, 0x28, 0x28, 0x20, 1, 1, 0, 17, 0, 0)
+
+    monkeypatch.setattr(ethtool, "_ask", answer)
+    assert ethtool.eee("eth0") == {"enabled": 1, "active": 1}
+    assert asked == [(0x44, *[0] * 9)]
+
+
+def test_networks_of_this_machine() -> None:
+    """Loopback's are known."""
+    assert "127.0.0.1/8" in (facts_nic.collect("lo") or {})["networks"]
+
+
+def test_the_slot_of_a_nic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How its link sleeps, who translates its addresses: as sysfs has it for a PCI device."""
+    (tmp_path / "net" / "eth0").mkdir(parents=True)
+    pci = tmp_path / "0000:02:00.0"
+    (tmp_path / "net" / "eth0" / "device").symlink_to(pci)
+    for name, text in (
+        *(("link/l0s_aspm", "0"), ("link/l1_aspm", "1"), ("link/l1_1_aspm", "1")),
+        *(("link/clkpm", "1"), ("iommu_group/type", "DMA-FQ"), ("sriov_numvfs", "4")),
+    ):
+        (pci / name).parent.mkdir(parents=True, exist_ok=True)
+        (pci / name).write_text(f"{text}\n")
+    monkeypatch.setattr(facts_nic, "_NICS", str(tmp_path / "net"))
+    found = facts_nic.collect("eth0") or {}
+    assert found["aspm"] == ["l1", "l1_1"]
+    assert (found["dma"], found["virtual_functions"]) == ("DMA-FQ", 4)
+    assert facts_nic._aspm("eth1") is None
 
 
 def test_names_never_become_code() -> None:

@@ -50,6 +50,7 @@ FACTS: dict[str, Any] = {
     "sysctls": {
         "net.core.default_qdisc": "pfifo_fast",
         "net.core.somaxconn": "4096",
+        "net.core.busy_poll": "0",
         "net.core.bpf_jit_enable": "1",
         "net.ipv4.tcp_timestamps": "1",
         "net.netfilter.nf_conntrack_max": "262144",
@@ -242,10 +243,14 @@ def test_hops_that_differ(changes: dict[str, Any], text: str) -> None:
     assert only(findings(CHAIN, on("hop2", **changes), PLANNED)).text == text
 
 
-def test_hosts_with_another_mtu() -> None:
-    finding = only(findings(CHAIN, on("server", nic__mtu=9000), PLANNED))
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [("nic__mtu", 9000, "mtu 1500"), ("sysctls__net.core.busy_poll", "50", "busy_poll 0")],
+)
+def test_a_host_set_otherwise(name: str, value: Any, text: str) -> None:
+    finding = only(findings(CHAIN, on("server", **{name: value}), PLANNED))
     assert finding.host == "client"
-    assert finding.text.endswith("nic mtu 1500 on client, hop1, hop2; 9000 on server")
+    assert finding.text.endswith(f"{text} on client, hop1, hop2; {value} on server")
 
 
 def test_a_machine_is_spoken_of_once() -> None:
