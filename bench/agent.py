@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from paramiko import Channel, SSHException
 
+from bench import strict_json
+from bench.answers import MAX_LINE_BYTES, MAX_WORDS, Unexpected, check, words
 from bench.chain import Host
 from bench.errors import BenchError
 from bench.ssh import QUIET_S, Link
@@ -27,16 +30,18 @@ Message = dict[str, Any]
 def start(link: Link, role: str) -> Agent:
     """Start `python3 -m hop ROLE` on a host. Raises BenchError."""
     channel, said = link.start(_COMMAND.format(role=role))
-    return Agent(link, channel, said)
+    return Agent(link, channel, said, role)
 
 
 class Agent:
     """A program on a host that answers each line of JSON with one."""
 
-    def __init__(self, link: Link, channel: Channel, said: bytes = b"") -> None:
+    def __init__(self, link: Link, channel: Channel, said: bytes = b"", role: str = "") -> None:
         self._link = link
         self._channel = channel
+        self._role = role
         self._pending = said
+        self._asked: deque[Mapping[str, Any]] = deque()
         self._transcript: list[str] = []
 
     @property
@@ -63,6 +68,7 @@ class Agent:
                 self._channel.sendall((line + "\n").encode())
         except (OSError, EOFError, SSHException):
             raise self._gone() from None
+        self._asked.append(message)
 
     def receive(self, limit_s: float = REPLY_LIMIT_S, quiet_s: float = QUIET_S) -> Message:
         """Return the next event. Raises BenchError for an `error` event, silence, or its end.
@@ -72,8 +78,12 @@ class Agent:
         until = time.monotonic() + limit_s
         with self._link.waiting(quiet_s):
             while b"\n" not in self._pending:
-                self._channel.settimeout(max(0.01, until - time.monotonic()))
+                left_s = until - time.monotonic()
                 try:
+                    # It may go on sending and never end the line.
+                    if left_s <= 0:
+                        raise TimeoutError
+                    self._channel.settimeout(left_s)
                     chunk = self._channel.recv(65536)
                 except TimeoutError:
                     raise BenchError(
@@ -84,23 +94,31 @@ class Agent:
                 if not chunk:
                     raise self._gone()
                 self._pending += chunk
+                if len(self._pending) > MAX_LINE_BYTES:
+                    raise BenchError("the agent's answer is too long", host=self.host.name)
         line, _, self._pending = self._pending.partition(b"\n")
         self._note("<", line.decode(errors="replace"))
         return self._event(line)
 
     def _event(self, line: bytes) -> Message:
         try:
-            event = json.loads(line)
+            event = strict_json.loads(line)
             kind = event["event"]
         except (ValueError, KeyError, TypeError):
             text = line[:100].decode(errors="replace")
             raise BenchError(f"unexpected answer {text!r}", host=self.host.name) from None
+        question = self._asked.popleft() if self._asked else {}
         if kind == "error":
-            raise BenchError(
-                str(event.get("cause")), host=self.host.name, remedy=event.get("remedy") or None
-            )
+            cause = words(event.get("cause"), "the agent failed and does not say why")
+            raise BenchError(cause, host=self.host.name, remedy=words(event.get("remedy")) or None)
         if kind == "stopped":
-            raise BenchError(f"the agent stopped: {event.get('reason')}", host=self.host.name)
+            reason = words(event.get("reason"), "it does not say why")
+            raise BenchError(f"the agent stopped: {reason}", host=self.host.name)
+        try:
+            check(self._role, question, event)
+        except Unexpected as wrong:
+            said = f"unexpected answer to {question.get('op', 'a mode')}: {wrong}"
+            raise BenchError(said, host=self.host.name) from None
         return dict(event)
 
     def ask(
@@ -115,24 +133,24 @@ class Agent:
 
     def _gone(self) -> BenchError:
         """Say why the agent is gone, from its last event, its last words, or its connection."""
-        words = b""
+        errors = b""
         with contextlib.suppress(OSError, EOFError, SSHException):
             self._channel.settimeout(1.0)
             while len(self._pending) < 65536 and (chunk := self._channel.recv(65536)):
                 self._pending += chunk
         for line in self._pending.splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                reason = json.loads(line)["reason"]
+                reason = words(strict_json.loads(line)["reason"], "it does not say why")
                 return BenchError(f"the agent stopped: {reason}", host=self.host.name)
         with contextlib.suppress(OSError, EOFError, SSHException):
             self._channel.settimeout(1.0)
-            while len(words) < 65536 and (chunk := self._channel.recv_stderr(4096)):
-                words += chunk
-        lines = words.decode(errors="replace").strip().splitlines()
+            while len(errors) < 65536 and (chunk := self._channel.recv_stderr(4096)):
+                errors += chunk
+        lines = errors.decode(errors="replace").strip().splitlines()
         if not lines and (lost := self._link.lost()):
             return lost
-        text = lines[-1] if lines else "the agent ended without a word"
-        if "/opt/hopbench" in words.decode(errors="replace") or "No module named hop" in text:
+        text = lines[-1][:MAX_WORDS] if lines else "the agent ended without a word"
+        if "/opt/hopbench" in errors.decode(errors="replace") or "No module named hop" in text:
             return BenchError(
                 "hopbench is not deployed here", host=self.host.name, remedy="run bench deploy"
             )

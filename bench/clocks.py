@@ -104,7 +104,8 @@ def parse_tracking(line: str) -> dict[str, Any] | None:
         stratum = int(fields[2])
     except (IndexError, ValueError):
         return None
-    if not all(map(math.isfinite, (slow_s, delay_s, dispersion_s))):
+    # RFC 5905, 7.3: 16 is the highest, of a clock that is not synchronised.
+    if not 0 <= stratum <= 16 or not all(map(math.isfinite, (slow_s, delay_s, dispersion_s))):
         return None
     return {
         "source": fields[1] or fields[0],

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import __version__
+from bench import __version__, strict_json
 from bench.chain import Host
 from bench.errors import BenchError
 from bench.fleet import Fleet
@@ -119,6 +119,9 @@ def _answer(fleet: Fleet, host: Host, text: str) -> dict[str, Any]:
     if output.strip() == _NO_PYTHON:
         raise BenchError("there is no /usr/bin/python3", host=host.name, remedy="run bench deploy")
     try:
-        return dict(json.loads(output))
-    except (ValueError, TypeError):
+        found = strict_json.loads(output)
+    except ValueError:
         raise BenchError("its facts are not JSON", host=host.name) from None
+    if not isinstance(found, dict):
+        raise BenchError("its facts are none", host=host.name)
+    return found

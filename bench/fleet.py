@@ -20,6 +20,7 @@ __all__ = ["REPLY_LIMIT_S", "Agent", "Fleet", "Message", "ask_all", "ask_each"]
 
 # The longest chain of the lab, and some.
 PARALLEL = 80
+_MAX_OUTPUT_BYTES = 8 << 20
 
 T = TypeVar("T")
 
@@ -100,15 +101,29 @@ class Fleet:
         link = self._links[host.name]
         channel, said = link.start(command, as_root=as_root)
         output, errors = said, b""
+        until = time.monotonic() + limit_s
+
+        def take(receive: Callable[[int], bytes]) -> bytes:
+            # All of it in time, and no more of it than a host can have to say.
+            found = b""
+            while len(found) <= _MAX_OUTPUT_BYTES:
+                channel.settimeout(max(0.01, until - time.monotonic()))
+                if not (chunk := receive(65536)):
+                    return found
+                if time.monotonic() > until:
+                    raise TimeoutError
+                found += chunk
+            raise BenchError("its answer is too long", host=host.name)
+
         try:
             with link.waiting():
                 channel.settimeout(limit_s)
                 channel.sendall(text.encode())
                 channel.shutdown_write()
-                while chunk := channel.recv(65536):
-                    output += chunk
-                while chunk := channel.recv_stderr(65536):
-                    errors += chunk
+                output += take(channel.recv)
+                errors = take(channel.recv_stderr)
+                if not channel.status_event.wait(max(0.01, until - time.monotonic())):
+                    raise TimeoutError
                 status = channel.recv_exit_status()
         except TimeoutError:
             raise BenchError(f"no answer within {limit_s:.0f} s", host=host.name) from None

@@ -37,7 +37,7 @@ class RawSample:
     @property
     def flows(self) -> tuple[int, ...]:
         """Connections that each hop took part in."""
-        return tuple(each["flows_opened"] for each in self.counted)
+        return tuple(each.get("flows_opened", 0) for each in self.counted)
 
     @property
     def segments_sent(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench import clocks, connections, facts
+from bench import attend, clocks, connections, facts
 from bench.cells import MODES, PAYLOAD_SIZES, Cell
 from bench.chain import Chain, Host
 from bench.counters import HostDelta, difference
@@ -16,7 +17,9 @@ from bench.errors import BenchError, HostsError
 from bench.fleet import Agent, Fleet, Message, ask_all, ask_each
 from bench.hop import payloads, version
 from bench.hop.config import NAT_POLICIES
+from bench.owner import Owner
 from bench.rawsample import RawSample
+from bench.takeover import take
 
 # Compiling takes 0.3 s on a PC and half a minute in an emulated guest, per host side by side.
 PREPARE_LIMIT_S = 150.0
@@ -31,6 +34,7 @@ _SAMPLE_TRANSACTION_S = 0.05
 _SAMPLE_BYTES_PER_S = 1e6
 MAX_SAMPLE_S = 3500
 _LEASE_SLACK_S = 15.0
+_RECOVER_S, _RECOVER_EVERY_S = 10.0, 0.5
 
 Forwarding = tuple[str, str, int]
 """(mode, attach, hops): what the hops have to be switched for."""
@@ -101,8 +105,7 @@ class Session:
         self._hop_agents = [agents[hop.name] for hop in self._hops]
         self._agents = list(agents.values())
         places = [(agent, self._place(agent.host)) for agent in agents.values()]
-        # Those that are ready at once wait for those that compile.
-        ask_each(places, PREPARE_LIMIT_S)
+        take(places, PREPARE_LIMIT_S)
 
     def _renew(self, lease_s: float) -> None:
         """Give every agent this long from now: some of them may have nothing to do meanwhile."""
@@ -122,6 +125,7 @@ class Session:
         place: dict[str, Any] = {
             "op": "place",
             "version": version.digest(),
+            "holder": Owner.me().text,
             "data_nic": host.data_nic,
             "data_ip": host.data_ip,
             "lease_s": PREPARE_LIMIT_S + _LEASE_SLACK_S,
@@ -264,16 +268,19 @@ class Session:
         Counts only grow while the hops are not switched. Renews the hops' lease.
         """
         answers = ask_all(self._hop_agents[:hops], {"op": "counters", "lease_s": lease_s})
-        return tuple(int(each["counters"]["flows_opened"]) for each in answers)
+        return tuple(int(each["counters"].get("flows_opened", 0)) for each in answers)
 
-    def sample(self, cell: Cell, *, timer: bool | None = None) -> RawSample:
-        """Run siege once for a cell. Between the first and the last line of this, no SSH traffic.
+    def sample(
+        self, cell: Cell, *, timer: bool | None = None, expected_s: float | None = None
+    ) -> RawSample:
+        """Run siege once for a cell. For as long as expected, no SSH traffic while it runs.
 
-        timer: whether its connections are timed; None for what the session was made for. Raises
-        BenchError when the client, the server or a hop is no longer there.
+        timer: whether its connections are timed; None for what the session was made for.
+        expected_s: how long siege took before, None where nobody knows. Raises BenchError when
+        the client, the server or a hop is no longer there, or not at work.
         """
         limit_s = sample_limit_s(cell)
-        lease_s = limit_s + _LEASE_SLACK_S
+        lease_s = attend.lease_s(expected_s)
         timed = self._timer if timer is None else timer
         self._renew(lease_s + SWITCH_LIMIT_S)
         self.use_offloads(cell.offloads)
@@ -290,10 +297,12 @@ class Session:
             "concurrency": cell.concurrency,
             "repetitions": cell.repetitions,
             "limit_s": limit_s,
+            "alone_s": int(lease_s),
             "lease_s": lease_s,
             "timer": timed,
         }
-        answer = self._client.ask(siege, lease_s, quiet_s=limit_s)
+        self._client.send(siege)
+        answer = attend.attend(self._client, counting, limit_s + _LEASE_SLACK_S, expected_s)
         after = ask_all(counting, look)
         client = HostDelta(
             self._client.host.name, "client", difference(answer["before"], answer["after"])
@@ -314,6 +323,25 @@ class Session:
             lost=answer.get("lost"),
             records=self._records() if timed else None,
         )
+
+    def recover(self) -> None:
+        """Have every host at work again after a sample failed; what has ended is started again.
+
+        A NIC without a link is waited for. Raises BenchError with what is still not right.
+        """
+        self._renew(PREPARE_LIMIT_S)
+        self._active, self._offloads = ("", "", len(self._hops)), ""
+        self.switch(("direct", "", 0))
+        until = time.monotonic() + _RECOVER_S
+        while True:
+            try:
+                ask_all(self._hop_agents, {"op": "counters", "lease_s": PREPARE_LIMIT_S})
+                break
+            except BenchError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(_RECOVER_EVERY_S)
+        self._server.ask(self._place(self._server.host), PREPARE_LIMIT_S)
 
     def _records(self) -> bytes:
         """Fetch what the connection timer saw in the last sample. Raises BenchError."""

@@ -75,7 +75,7 @@ def add_counters(run: Path, sample: str, rows: Sequence[Mapping[str, Any]]) -> N
     """Keep a sample's counters: a row a host, with `host`, `role` and a number a counter."""
     folder = run / COUNTERS_FOLDER
     make_dirs(folder)
-    text = json.dumps([{"sample": sample, **row} for row in rows], allow_nan=False)
+    text = json.dumps([{**row, "sample": sample} for row in rows], allow_nan=False)
     write_atomic(folder / f"{sample}.json", text)
 
 
