@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,7 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "results", cells, lambda cell, _: 1.0 + cell.hops)
 
 
-@pytest.mark.parametrize("command", ["show", "compare", "diagnose"])
+@pytest.mark.parametrize("command", ["show", "compare", "diagnose", "report"])
 def test_a_run_can_be_read(run: Path, tmp_path: Path, command: str) -> None:
     done = bench(command, run.name, state=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -139,6 +140,26 @@ def test_runs_are_listed_and_measured_ones_planned(run: Path, tmp_path: Path) ->
     assert planned.returncode == 0, planned.stderr
     assert "xdp (native)" in planned.stdout
     assert "deploy" in bench("--help", state=tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", ["doctor", "deploy", "undeploy", "run", "trace", "clean"])
+def test_hosts_are_reached(tmp_path: Path, command: str) -> None:
+    """As far as there is anybody: SSH is refused by each of the hosts, and each is named."""
+    names = ("alpha", "bravo", "charlie")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        lines = [
+            f"{name} ansible_host=127.0.0.1 ansible_port={nobody.getsockname()[1]} "
+            f"data_ip=198.18.0.{number} data_nic=eth0"
+            for number, name in enumerate(names, start=1)
+        ]
+        inventory = tmp_path / "chain.ini"
+        inventory.write_text("[client]\n{}\n[hops]\n{}\n[server]\n{}\n".format(*lines))
+        done = bench(command, "-i", str(inventory), state=tmp_path)
+    assert done.returncode == 1
+    said = done.stdout if command == "doctor" else done.stderr.splitlines()[-1]
+    why = "connect: no SSH connection" if "deploy" in command else "SSH: Connection refused"
+    assert [name for name in names if f"{name}: {why}" in said] == list(names), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -159,6 +160,84 @@ def test_the_playbooks_are_found_and_whole(installed: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+# --- as a command ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def command(wheel: Path) -> Path:
+    """`bench` in an environment of its own, as pipx makes it; dependencies are this one's."""
+    folder = wheel.parent / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", str(python), "install", "-q"),
+            *("--no-deps", "--no-index", str(wheel)),
+        ],
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        check=True,
+        timeout=120,
+    )
+    # What is named in a .pth is searched, and a .pth in there is in effect nowhere.
+    (site,) = folder.glob("lib/python*/site-packages")
+    paths = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in dict.fromkeys(paths)))
+    for program in Path(sys.executable).parent.glob("ansible*"):
+        (folder / "bin" / program.name).symlink_to(program)
+    return folder / "bin" / "bench"
+
+
+def run_command(command: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with as little of this environment as a user's shell would have."""
+    cwd = command.parent.parent / "elsewhere"
+    cwd.mkdir(exist_ok=True)
+    home = command.parent.parent / "home"
+    return subprocess.run(
+        [str(command), *arguments],
+        cwd=cwd,
+        env={"PATH": os.defpath, "HOME": str(home), "LANG": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_is_the_packages_own(command: Path) -> None:
+    assert "doctor" in run_command(command, "--help").stdout
+    planned = run_command(command, "run", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "xdp (native), 5 hops" in planned.stdout
+
+
+@pytest.mark.parametrize("word", ["deploy", "undeploy", "doctor"])
+def test_the_command_goes_to_every_host(command: Path, tmp_path: Path, word: str) -> None:
+    """Where nobody listens: it has found its playbook, or its programs, and names each host."""
+    names = ("alpha", "bravo", "charlie", "delta")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        lines = [
+            f"{name} ansible_host=127.0.0.1 ansible_port={nobody.getsockname()[1]} "
+            f"data_ip=198.18.0.{number} data_nic=eth0"
+            for number, name in enumerate(names, start=1)
+        ]
+        inventory = tmp_path / "chain.ini"
+        inventory.write_text(
+            f"[client]\n{lines[0]}\n[hops]\n{lines[1]}\n{lines[2]}\n[server]\n{lines[3]}\n"
+        )
+        done = run_command(command, word, "-i", str(inventory))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    if word == "doctor":
+        said = [line.split(":")[:2] for line in done.stdout.splitlines()]
+        assert said == [[f"PROBLEM {name}", " SSH"] for name in names]
+    else:
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("bench: alpha: connect: no SSH connection; "), done.stderr
+        assert all(f"{name}: connect: no SSH connection" in last for name in names)
 
 
 # Names of modules that are not those of their distributions.
