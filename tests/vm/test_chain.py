@@ -36,6 +36,8 @@ def results(deployed: Machines) -> Path:
         limit_s=600,
     )
     assert done.status == 0, done.stderr
+    # By SHA-256, through direct and through each mode with one hop and with two.
+    assert "every payload verified through 7 ways" in done.stderr
     (folder,) = (deployed.checkout / "results").glob("[0-9]*-*")
     return folder
 
