@@ -96,13 +96,16 @@ def hops(frame: pd.DataFrame) -> Figure | None:
 
 
 def size(frame: pd.DataFrame) -> Figure | None:
-    """Return response time against size, a panel a hop count, the most first; None for one size."""
+    """Return response time against size, a panel a hop count, the most first; None for one size.
+
+    A hop count that was measured with one size has no panel where others have several.
+    """
     rows = frame[frame["concurrency"] == series.one_by_one(frame)]
     forwarded = rows[rows["hops"] > 0]
     counts = series.distinct(forwarded if len(forwarded) else rows, "hops")
     if len(series.distinct(rows, "size_bytes")) < 2:
         return None
-    panels = chosen(counts, _MOST_PANELS)
+    panels = chosen(_with_several(rows, "hops", "size_bytes", counts), _MOST_PANELS)
     shown = rows[rows["hops"].isin([0, *panels])].reset_index(drop=True)
     values = [value for column in _RESPONSE for value in shown[column]]
     unit = marks.time_unit(values)
@@ -112,7 +115,7 @@ def size(frame: pd.DataFrame) -> Figure | None:
         marks.scale(found.panels, "x", sizes, log=True)
         marks.scale(found.panels, "y", values, unit, log=True)
         for ax, count in zip(found.panels, panels[::-1], strict=True):
-            marks.sizes(ax, sizes, 3 if len(panels) > 1 else 7)
+            marks.sizes(ax, sizes, 3 if len(panels) > 1 else 5)
             ax.set_title(counted(count, "hop"))
             for label, each in series.by_label(shown[shown["hops"].isin([0, count])]):
                 columns = ("size_bytes", *_RESPONSE)
@@ -132,14 +135,18 @@ def size(frame: pd.DataFrame) -> Figure | None:
 
 
 def concurrency(frame: pd.DataFrame) -> Figure | None:
-    """Return rates against concurrency at the most hops, or bars where there is one concurrency."""
+    """Return rates against concurrency at the most hops, or bars where there is one concurrency.
+
+    A size that was measured at one concurrency has no panel where others have several.
+    """
     if frame.empty:
         return None
     most = int(frame["hops"].max())
     rows = frame[frame["hops"].isin([0, most])]
     everything = series.distinct(rows, "size_bytes")
     users = series.distinct(rows, "concurrency")
-    sizes = chosen(everything, 4 if len(users) > 1 else _MOST_PANELS)
+    several = _with_several(rows, "size_bytes", "concurrency", everything)
+    sizes = chosen(several, 4 if len(users) > 1 else _MOST_PANELS)
     columns = ["label", "hops", "size_bytes", "concurrency", "n", *_RATES[0], *_RATES[1]]
     shown = rows[rows["size_bytes"].isin(sizes)][columns].reset_index(drop=True)
     with style.rc():
@@ -227,6 +234,12 @@ def _bar_axis(groups: list[list[marks.Bar]], ends: list[float]) -> tuple[bool, f
     low = min(0.0, min(known) * 1.1)
     top = max(top, 0.0)
     return False, low, low + ((top - low) or 1.0) * 1.02
+
+
+def _with_several(rows: pd.DataFrame, of: str, over: str, values: list[int]) -> list[int]:
+    """Return those values of a column that have several of another's, all where none has."""
+    kinds = rows.groupby(of)[over].nunique()
+    return [each for each in values if kinds[each] > 1] or values
 
 
 def _level(ax: marks.Axes, label: str, rows: pd.DataFrame) -> None:

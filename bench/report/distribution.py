@@ -27,19 +27,29 @@ _AT = ("label", "hops", "size_bytes", "concurrency")
 def distributions(spread: Spread) -> list[Figure]:
     """Return distributions of response times, a panel a hop count, for some sizes and loads.
 
-    They are the smallest and the largest size with the fewest connections at a time, and the
-    smallest with the most.
+    With the fewest connections at a time they are the size with the most hop counts, and the
+    largest; with the most connections, the first of these again. The smallest of equals.
     """
     cells = spread.cells
     if cells.empty:
         return []
-    sizes, users = (series.distinct(cells, name) for name in ("size_bytes", "concurrency"))
-    wanted = [(sizes[0], users[0]), (sizes[-1], users[0]), (sizes[0], users[-1])]
-    return [
-        found
-        for axis in dict.fromkeys(wanted)
-        if (found := _distribution(spread, *axis, more=len(sizes) * len(users) > 1))
+    users = series.distinct(cells, "concurrency")
+    few, many = (cells[cells["concurrency"] == each] for each in (users[0], users[-1]))
+    wanted = [
+        (_most_hops(few), users[0]),
+        (int(few["size_bytes"].max()), users[0]),
+        (_most_hops(many), users[-1]),
     ]
+    several = len(cells.groupby(["size_bytes", "concurrency"])) > 1
+    return [_distribution(spread, *axis, more=several) for axis in dict.fromkeys(wanted)]
+
+
+def _most_hops(cells: pd.DataFrame) -> int:
+    counts = {
+        size: cells[cells["size_bytes"] == size]["hops"].nunique()
+        for size in series.distinct(cells, "size_bytes")
+    }
+    return max(counts, key=lambda size: (counts[size], -size))
 
 
 def connects(spread: Spread) -> Figure | None:
@@ -89,11 +99,9 @@ def connects(spread: Spread) -> Figure | None:
         return figure("connect", title, arrange(found), alt, caption, shown)
 
 
-def _distribution(spread: Spread, size_bytes: int, users: int, more: bool) -> Figure | None:
+def _distribution(spread: Spread, size_bytes: int, users: int, more: bool) -> Figure:
     cells = spread.cells
     here = cells[(cells["size_bytes"] == size_bytes) & (cells["concurrency"] == users)]
-    if here.empty:
-        return None
     counts = [each for each in series.distinct(here, "hops") if each] or [0]
     panels = chosen(counts, _MOST_PANELS)
     here = here[here["hops"].isin([0, *panels])]

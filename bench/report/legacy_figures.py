@@ -261,8 +261,7 @@ def _axes(found: Sheet, shown: pd.DataFrame) -> None:
     unit = marks.Unit("ms", 1e-3) if small else marks.Unit("s")
     marks.scale(found.panels, "x", sizes, log=True)
     marks.scale(found.panels, "y", times, unit)
-    step = -(-len(sizes) // (3 if found.columns > 1 else 7))
-    ticks = sizes[::step]
+    ticks = chosen(sizes, 3 if found.columns > 1 else 5)
     for ax in found.panels:
         ax.xaxis.set_major_locator(FixedLocator([float(each) for each in ticks]))
         ax.xaxis.set_major_formatter(FixedFormatter([_tick(size) for size in ticks]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report import style
-from bench.report.panels import text_width_in
+from bench.report.panels import chosen, text_width_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,11 +153,10 @@ def counts(panels: Sequence[Axes], values: Sequence[int], most: int = 8) -> None
 
 
 def ticks(ax: Axes, values: Sequence[int], most: int) -> None:
-    """Give an x axis ticks at some of the values, which are whole numbers."""
+    """Give an x axis ticks at some whole numbers: both ends, and some between."""
     from matplotlib.ticker import FixedLocator
 
-    step = -(-len(values) // most)
-    ax.xaxis.set_major_locator(FixedLocator([float(each) for each in values[::step]]))
+    ax.xaxis.set_major_locator(FixedLocator([float(each) for each in chosen(values, most)]))
 
 
 def sizes(ax: Axes, values: Sequence[int], most: int) -> None:

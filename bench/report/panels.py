@@ -158,21 +158,24 @@ def _tick_labels(ax: Axes, which: str) -> list[str]:
 
 
 def _thin_out(ax: Axes, width_in: float) -> None:
-    """Leave out those of an x axis' labels that would run into the one before."""
+    """Leave out those of an x axis' labels that would run into another; both ends come first."""
     from matplotlib.ticker import FixedFormatter, FixedLocator
 
     low, high = ax.get_xlim()
     places = [float(each) for each in ax.get_xticks() if low <= each <= high]
     labels = list(ax.xaxis.get_major_formatter().format_ticks(places))
     ends = ax.transLimits.transform(ax.transScale.transform([(each, 1.0) for each in places]))
-    kept, free_in = [], -1.0
-    for place, label, (share, _) in zip(places, labels, ends.tolist(), strict=True):
+    spans = []
+    for label, (share, _) in zip(labels, ends.tolist(), strict=True):
         half_in = max(text_width_in(clean(line)) for line in label.split("\n")) / 2
-        if share * width_in - half_in >= free_in:
-            kept.append((place, label))
-            free_in = share * width_in + half_in + 0.1
-    ax.xaxis.set_major_locator(FixedLocator([place for place, _ in kept]))
-    ax.xaxis.set_major_formatter(FixedFormatter([label for _, label in kept]))
+        spans.append((share * width_in - half_in, share * width_in + half_in + 0.1))
+    kept: list[int] = []
+    for at in dict.fromkeys([0, len(places) - 1, *range(len(places))]):
+        low_in, high_in = spans[at]
+        if all(high_in <= spans[other][0] or low_in >= spans[other][1] for other in kept):
+            kept.append(at)
+    ax.xaxis.set_major_locator(FixedLocator([places[at] for at in sorted(kept)]))
+    ax.xaxis.set_major_formatter(FixedFormatter([labels[at] for at in sorted(kept)]))
 
 
 def _left_in(ax: Axes) -> float:
