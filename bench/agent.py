@@ -15,7 +15,8 @@ from paramiko import Channel, SSHException
 from bench import strict_json
 from bench.answers import MAX_LINE_BYTES, MAX_WORDS, Unexpected, check, words
 from bench.chain import Host
-from bench.errors import BenchError
+from bench.errors import BenchError, HeldError
+from bench.owner import Owner
 from bench.ssh import QUIET_S, Link
 
 REPLY_LIMIT_S = 20.0
@@ -60,6 +61,11 @@ class Agent:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one line; the answer is taken with `receive`. Raises BenchError when it is gone."""
+        self.post(message)
+        self._asked.append(message)
+
+    def post(self, message: Mapping[str, Any]) -> None:
+        """Send one line that has no answer. Raises BenchError when the agent is gone."""
         line = json.dumps(message)
         self._note(">", line)
         try:
@@ -68,34 +74,56 @@ class Agent:
                 self._channel.sendall((line + "\n").encode())
         except (OSError, EOFError, SSHException):
             raise self._gone() from None
-        self._asked.append(message)
+
+    def watched(self, quiet_s: float) -> contextlib.AbstractContextManager[None]:
+        """While an answer is polled for, find out whether the host is there; quiet_s as there."""
+        return self._link.waiting(quiet_s)
+
+    def require_there(self) -> None:
+        """Raise BenchError when it is known here that the agent, or its host's SSH, is gone.
+
+        Nothing is sent. An agent that waits for nothing says nothing: only its end arrives.
+        """
+        if self._channel.closed or self._channel.eof_received or not self._link.alive:
+            raise self._gone()
 
     def receive(self, limit_s: float = REPLY_LIMIT_S, quiet_s: float = QUIET_S) -> Message:
         """Return the next event. Raises BenchError for an `error` event, silence, or its end.
 
         quiet_s: how long nothing is sent to the host, not even to find out whether it is there.
         """
-        until = time.monotonic() + limit_s
         with self._link.waiting(quiet_s):
-            while b"\n" not in self._pending:
-                left_s = until - time.monotonic()
-                try:
-                    # It may go on sending and never end the line.
-                    if left_s <= 0:
-                        raise TimeoutError
-                    self._channel.settimeout(left_s)
-                    chunk = self._channel.recv(65536)
-                except TimeoutError:
-                    raise BenchError(
-                        f"no answer from the agent within {limit_s:.0f} s", host=self.host.name
-                    ) from None
-                except OSError:
-                    chunk = b""
-                if not chunk:
-                    raise self._gone()
-                self._pending += chunk
-                if len(self._pending) > MAX_LINE_BYTES:
-                    raise BenchError("the agent's answer is too long", host=self.host.name)
+            event = self.poll(limit_s)
+        if event is None:
+            raise BenchError(
+                f"no answer from the agent within {limit_s:.0f} s", host=self.host.name
+            )
+        return event
+
+    def poll(self, limit_s: float) -> Message | None:
+        """Return the next event, or None when there is none within the limit.
+
+        Raises BenchError for an `error` event, or the agent's end.
+        """
+        until = time.monotonic() + limit_s
+        while b"\n" not in self._pending:
+            left_s = until - time.monotonic()
+            # It may go on sending and never end the line; and paramiko's own limit counts by the
+            # time of day, which may be set meanwhile.
+            if left_s <= 0:
+                return None
+            try:
+                self._channel.settimeout(left_s)
+                chunk = self._channel.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                chunk = b""
+            if not chunk:
+                raise self._gone()
+            self._pending += chunk
+            if len(self._pending) > MAX_LINE_BYTES:
+                raise BenchError("the agent's answer is too long", host=self.host.name)
         line, _, self._pending = self._pending.partition(b"\n")
         self._note("<", line.decode(errors="replace"))
         return self._event(line)
@@ -109,8 +137,7 @@ class Agent:
             raise BenchError(f"unexpected answer {text!r}", host=self.host.name) from None
         question = self._asked.popleft() if self._asked else {}
         if kind == "error":
-            cause = words(event.get("cause"), "the agent failed and does not say why")
-            raise BenchError(cause, host=self.host.name, remedy=words(event.get("remedy")) or None)
+            raise self._error(event)
         if kind == "stopped":
             reason = words(event.get("reason"), "it does not say why")
             raise BenchError(f"the agent stopped: {reason}", host=self.host.name)
@@ -120,6 +147,13 @@ class Agent:
             said = f"unexpected answer to {question.get('op', 'a mode')}: {wrong}"
             raise BenchError(said, host=self.host.name) from None
         return dict(event)
+
+    def _error(self, event: Message) -> BenchError:
+        cause = words(event.get("cause"), "the agent failed and does not say why")
+        remedy = words(event.get("remedy")) or None
+        if (holder := words(event.get("holder"))) and (owner := Owner.parse(holder)):
+            return HeldError(cause, host=self.host.name, remedy=remedy, gone=owner.gone)
+        return BenchError(cause, host=self.host.name, remedy=remedy)
 
     def ask(
         self,

@@ -36,6 +36,14 @@ class UsageError(BenchError):
     exit_code = 2
 
 
+class HeldError(BenchError):
+    """Another run has the host. gone: whether that has certainly ended, by now."""
+
+    def __init__(self, cause: str, *, host: str, remedy: str | None, gone: bool) -> None:
+        super().__init__(cause, host=host, remedy=remedy)
+        self.gone = gone
+
+
 class HostsError(BenchError):
     """Several hosts failed: every one is named, not only the first.
 

@@ -50,6 +50,11 @@ def judge(cell: Cell, block: int, position: int, raw: RawSample) -> Sample:
     )
 
 
+def lost(cell: Cell, block: int, position: int, started_at: datetime, reason: str) -> Sample:
+    """Return a sample that came to nothing: a host went away, or stopped to work."""
+    return Sample(cell, block, position, started_at, report=None, invalid_reason=reason)
+
+
 def _reasons(cell: Cell, raw: RawSample, report: SiegeReport) -> Iterator[str]:
     if reason := invalid_reason(report, cell):
         yield reason
@@ -111,10 +116,17 @@ def _timer_reason(cell: Cell, raw: RawSample) -> str:
 def _disturbances(hosts: Sequence[HostDelta]) -> Iterator[str]:
     """Yield what happened to the hosts meanwhile that no forwarder is to blame for."""
     # Sleep before clocks: to the one that stops meanwhile, the time of day leaps.
-    for look in (_stolen, _throttled, _suspended, _clock_set):
+    for look in (_unlinked, _stolen, _throttled, _suspended, _clock_set):
         for host in hosts:
             if reason := look(host):
                 yield f"{host.host}: {reason}"
+
+
+def _unlinked(host: HostDelta) -> str:
+    for name, nic in (("nic_carrier_down", "data NIC"), ("egress_carrier_down", "egress NIC")):
+        if host.values.get(name, 0.0) > 0:
+            return f"its {nic} lost the link"
+    return ""
 
 
 def _stolen(host: HostDelta) -> str:

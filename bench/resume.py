@@ -15,7 +15,7 @@ from bench.cells import Cell, parse_blocks
 from bench.chain import Chain
 from bench.errors import BenchError, UsageError
 from bench.results import COLUMNS, SAMPLES_FILE, SCHEMA_VERSION, Timing, describe_chain
-from bench.runfiles import read_run
+from bench.runfiles import read_run, require_plain
 from bench.runs import find_run
 from bench.runwriter import RunWriter, describe_sweep
 from bench.sweep import Sweep
@@ -83,6 +83,7 @@ class Resumed:
 def reopen(reference: str, results_dir: Path) -> Resumed:
     """Open a run by path, id or `latest`. Raises BenchError for one that cannot be gone on with."""
     path = find_run(reference, results_dir)
+    require_plain(path)
     meta, rows = read_run(path)
     if meta["schema_version"] != SCHEMA_VERSION:
         raise BenchError(
@@ -97,7 +98,13 @@ def reopen(reference: str, results_dir: Path) -> Resumed:
     with (path / SAMPLES_FILE).open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))[1:]
     place = list(COLUMNS).index("sample")
-    writer = RunWriter(path, meta, {line[place]: line for line in lines})
+    # A sample that came to nothing, because a host went away, is one that the run lacks.
+    made = {
+        row["sample"]
+        for row in rows
+        if row["wall_s"] is not None or row["transactions"] is not None
+    }
+    writer = RunWriter(path, meta, {line[place]: line for line in lines if line[place] in made})
     timing = {name: meta["timing"].get(name) for name in ("ready_s", "siege_s", "wall_s")}
     timer = not rows or any(row["timed"] is not None for row in rows)
     return Resumed(writer, sweep, Timing(**timing), meta, timer)

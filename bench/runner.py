@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.cells import Cell, Key
 from bench.chain import Chain
 from bench.errors import BenchError
 from bench.fact_changes import changes
-from bench.judging import judge
+from bench.judging import judge, lost
 from bench.lookover import look_over
 from bench.progress import RunProgress
 from bench.rawsample import RawSample
@@ -26,6 +27,9 @@ from bench.siege import transferred
 from bench.sweep import Sweep, order
 from bench.untilci import Until
 from bench.warmup import calibrated, warmup_of
+
+# As many samples that come to nothing in a row are no coincidence.
+_MOST_FAILURES = 3
 
 Enough = Callable[[Path], bool]
 """Whether the blocks that a run directory has suffice."""
@@ -211,6 +215,9 @@ class _Measuring:
         self._progress = progress
         self._clock = clock
         self._took_s: dict[Key, float] = {}
+        # How long siege may take, as it did before, and failures since a sample succeeded.
+        self._expected_s: dict[Key, float] = {}
+        self._failures = 0
 
     def warm_up(self) -> None:
         """Sample every cell once for nothing but to warm the way up, and to find its requests.
@@ -223,10 +230,18 @@ class _Measuring:
         done = sum(name.startswith("000-") for name in self._writer.sample_ids)
         for position, cell in enumerate(cells, start=done + 1):
             raw = self._sample(warmup_of(cell), 0, position)[0]
+            if raw is None:
+                continue
             rates[cell] = connections.rate_per_s(raw.records) if raw.records else None
             if rates[cell] is None and raw.wall_s:
                 rates[cell] = warmup_of(cell).transactions / raw.wall_s
         self.sweep = calibrated(self.sweep, rates)
+        known = {cell.key: rate for cell, rate in rates.items() if rate}
+        self._expected_s = {
+            cell.key: cell.transactions / known[cell.key]
+            for cell in self.sweep.cells
+            if cell.key in known
+        }
         self._writer.update(**describe_sweep(self.sweep))
 
     def blocks(self, enough: Enough | None) -> None:
@@ -264,8 +279,22 @@ class _Measuring:
             self._progress.sample(done, _line(block, self.sweep.blocks, sample), left_s)
         return done
 
-    def _sample(self, cell: Cell, block: int, position: int) -> tuple[RawSample, Sample]:
-        raw = self._session.sample(cell)
+    def _sample(self, cell: Cell, block: int, position: int) -> tuple[RawSample | None, Sample]:
+        """Make a sample and write it down; without what was seen where it came to nothing.
+
+        Raises BenchError when the hosts cannot go on.
+        """
+        started_at = datetime.now(UTC)
+        try:
+            raw = self._session.sample(cell, expected_s=self._expected_s.get(cell.key))
+        except BenchError as error:
+            sample = lost(cell, block, position, started_at, error.one_line())
+            self._writer.add_sample(sample, "")
+            self._recover(error)
+            return None, sample
+        self._failures = 0
+        if not raw.timed_out and cell.key in self._expected_s:
+            self._expected_s[cell.key] = max(self._expected_s[cell.key], raw.wall_s)
         self._clock.siege_s += raw.wall_s
         sample = judge(cell, block, position, raw)
         timed = None
@@ -274,6 +303,17 @@ class _Measuring:
             timed = connections.columns(raw.records, cell.size_bytes if whole else None)
         self._writer.add_sample(sample, raw.stdout, timed, [host.row() for host in raw.hosts])
         return raw, sample
+
+    def _recover(self, error: BenchError) -> None:
+        """Go on after a sample that came to nothing, or raise why it did."""
+        self._failures += 1
+        if self._failures >= _MOST_FAILURES:
+            raise error
+        self._progress.phase(f"a sample is lost: {error.one_line()}")
+        try:
+            self._session.recover()
+        except BenchError:
+            raise error from None
 
 
 def _left_s(took_s: Mapping[Key, float], rest: Sequence[Cell], sweep: Sweep, block: int) -> float:

@@ -20,9 +20,9 @@ from bench.errors import BenchError
 from bench.ssh_line import Cancelled, Line, Silent, open_line
 from bench.ssh_settings import Settings, resolve
 
-SILENCE_S = 15.0
+SILENCE_S = 13.0
 """For how long a host that is waited for may say nothing at all, not even that it is there."""
-QUIET_S = 5.0
+QUIET_S = 4.0
 """After how long without a word a host that is waited for is asked whether it is there."""
 
 # A jump host's sshd turns away most of more than ten that are not logged in yet (MaxStartups).
@@ -99,6 +99,11 @@ class Link:
             raise self.lost() or error from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self.failed(error) from None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is up, as far as is known without asking."""
+        return bool(self._connection.transport.is_active())
 
     def failed(self, error: Exception) -> BenchError:
         """Say why something on the connection failed."""

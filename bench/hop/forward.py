@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Protocol
 
-from . import config, net, offloads, version
+from . import config, lock, net, offloads, version
 from .address import family
 from .errors import HopError
 from .host import HostCounters
@@ -77,6 +77,7 @@ class Agent:
         if not isinstance(prepare, list) or not set(map(str, prepare)) <= set(MODES):
             raise HopError("prepare is not a list of modes")
         version.require(message)
+        lock.take(message)
         self.stop()
         self._place = config.place(message)
         config.nothing_else(message)
@@ -114,6 +115,7 @@ class Agent:
         """Say what forwarder and host have counted."""
         config.nothing_else(message)
         active = self._forwarders.get(self._active or "")
+        net.require_links(self._place.nics if self._place else ())
         return {
             "event": "counters",
             "mode": self._active or "direct",

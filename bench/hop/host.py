@@ -56,6 +56,9 @@ class HostCounters:
             (f"{prefix or 'nic_'}{os.path.basename(path)}", path)
             for prefix, nic in pairs
             for path in sorted(glob.glob(f"{_SYS_NIC}/{glob.escape(nic)}/statistics/*"))
+        ] + [
+            (f"{prefix or 'nic_'}carrier_down", f"{_SYS_NIC}/{nic}/carrier_down_count")
+            for prefix, nic in pairs
         ]
         self._ethtool = [(prefix, ethtool.Statistics(_counting(nic))) for prefix, nic in pairs]
         self._thermal = _thermal_files()

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from . import config, offloads, process, version
+from . import config, lock, net, offloads, process, protocol, version
 from .address import endpoint
 from .errors import HopError
 from .host import HostCounters
@@ -38,12 +38,14 @@ class Load:
     def __init__(self) -> None:
         self._siege: subprocess.Popen[bytes] | None = None
         self._timer: ConnectionTimer | None = None
+        self._nics: tuple[str, ...] = ()
         self._host = HostCounters(())
         self._offloads: offloads.Offloads | None = None
 
-    def handle(self, message: Message) -> Message:
+    def handle(self, message: Message) -> Message | None:
         """Answer `place`, `siege`, `connections`, `offloads`, `fetch` and `renew`.
 
+        `still` and `abort` are for siege while it runs (`_heard`) and have no answer of their own.
         Raises HopError.
         """
         operation = message.pop("op", "")
@@ -63,10 +65,14 @@ class Load:
         if operation == "renew":
             config.nothing_else(message)
             return {"event": "ready"}
+        if operation in ("still", "abort"):
+            # siege has just ended by itself.
+            return None
         raise HopError("unknown operation")
 
     def _place(self, message: Message) -> Message:
         version.require(message)
+        lock.take(message)
         nic = config.nic(message, "data_nic")
         config.address(message, "data_ip")
         timer = config.truth(message, "timer")
@@ -75,10 +81,11 @@ class Load:
         if not RC_FILE.exists():
             raise HopError("siege's rc file is missing", "run bench deploy")
         HOME.mkdir(mode=0o700, exist_ok=True)
-        self._host = HostCounters((nic,))
+        self._nics = (nic,)
+        self._host = HostCounters(self._nics)
         if self._offloads is not None:
             self._offloads.restore()
-        self._offloads = offloads.Offloads((nic,))
+        self._offloads = offloads.Offloads(self._nics)
         if timer and self._timer is None:
             self._timer = ConnectionTimer()
         return {"event": "ready", "pid": os.getpid()}
@@ -90,6 +97,7 @@ class Load:
         concurrency = config.number(message, "concurrency", 1, 10000, 0)
         repetitions = config.number(message, "repetitions", 1, 1_000_000, 0)
         limit_s = config.number(message, "limit_s", 1, 3600, 0)
+        alone_s = config.number(message, "alone_s", 1, 3600, 0) if "alone_s" in message else limit_s
         timed = config.truth(message, "timer")
         # How long a silent connection may be so; 0: what the rc file says.
         timeout_s = config.number(message, "timeout_s", 1, 60, 0) if "timeout_s" in message else 0
@@ -112,9 +120,11 @@ class Load:
                 stdout=out.fileno(),
                 stderr=err.fileno(),
             )
-            timed_out = not self._wait(limit_s, timer)
-            wall_s = time.monotonic() - begin
-            self._end_siege()
+            try:
+                timed_out = not self._wait(limit_s, alone_s, timer)
+                wall_s = time.monotonic() - begin
+            finally:
+                self._end_siege()
             after = self._host.snapshot()
             found: Message = {
                 "event": "sample",
@@ -139,25 +149,52 @@ class Load:
 
     _status = 0
 
-    def _wait(self, limit_s: float, timer: ConnectionTimer | None) -> bool:
-        """Wait for siege; False when the limit is over. Raises Ended without a controller."""
+    def _wait(self, limit_s: float, alone_s: float, timer: ConnectionTimer | None) -> bool:
+        """Wait for siege; False when the limit is over, or the controller wants it to end.
+
+        alone_s: for how long the controller may be silent. Raises Ended when it is for longer, or
+        is gone; HopError when the NIC is.
+        """
         assert self._siege is not None
         until = time.monotonic() + limit_s
+        alone_until = time.monotonic() + alone_s
         pidfd = os.pidfd_open(self._siege.pid)
         try:
             while (left_s := until - time.monotonic()) > 0:
-                pause_s = left_s if timer is None else min(left_s, _RELIEVE_S)
-                # 0 becomes readable at end of file only: the controller has nothing to say now.
+                alone_left_s = alone_until - time.monotonic()
+                if alone_left_s <= 0:
+                    raise Ended("lease ran out")
+                pause_s = min(left_s, alone_left_s, _RELIEVE_S if timer else left_s)
                 ready, _, _ = select.select([pidfd, 0], [], [], pause_s)
                 if pidfd in ready:
                     return True
                 if ready:
-                    raise Ended("the controller left in mid-sample")
+                    if not self._heard():
+                        return False
+                    alone_until = time.monotonic() + alone_s
                 if timer is not None:
                     timer.relieve()
         finally:
             os.close(pidfd)
         return False
+
+    def _heard(self) -> bool:
+        """Take what the controller says while siege runs; False when siege is to end."""
+        text = os.read(0, protocol.MAX_LINE)
+        while text and not text.endswith(b"\n") and len(text) < protocol.MAX_LINE:
+            more = os.read(0, protocol.MAX_LINE)
+            if not more:
+                break
+            text += more
+        if not text:
+            raise Ended("the controller left in mid-sample")
+        operations = [protocol.decode(line).get("op") for line in text.splitlines()]
+        if "abort" in operations:
+            return False
+        if set(operations) != {"still"}:
+            raise Ended("the controller does not wait for siege")
+        net.require_links(self._nics)
+        return True
 
     def _end_siege(self) -> None:
         if self._siege is not None:

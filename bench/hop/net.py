@@ -68,14 +68,24 @@ def require_stack_forwarding(nic: str, family: int) -> None:
 
 def linked(nics: Iterable[str]) -> bool:
     """Say whether every NIC has a link."""
+    try:
+        require_links(nics)
+    except HopError:
+        return False
+    return True
+
+
+def require_links(nics: Iterable[str]) -> None:
+    """Raise HopError that names the first NIC that is gone, set down or without a link."""
     for nic in nics:
         try:
             up = Path(f"/sys/class/net/{nic}/carrier").read_text().strip() == "1"
-        except OSError:  # EINVAL: it is set down
-            return False
+        except FileNotFoundError:
+            raise HopError(f"NIC {nic} is gone") from None
+        except OSError:  # EINVAL
+            raise HopError(f"{nic} is set down", f"ip link set {nic} up") from None
         if not up:
-            return False
-    return True
+            raise HopError(f"{nic} has no link", "check cabling, and the other end")
 
 
 def await_link(nics: Sequence[str]) -> bool:

@@ -48,7 +48,7 @@ def send(message: Message) -> None:
 
 def send_error(error: HopError) -> None:
     """Write an `error` event."""
-    send({"event": "error", "cause": error.cause, "remedy": error.remedy})
+    send({"event": "error", "cause": error.cause, "remedy": error.remedy, **error.details})
 
 
 def _on_signal(number: int, _frame: object) -> None:
@@ -85,7 +85,7 @@ def messages(lease: Lease) -> Iterator[Message]:
         line, newline, rest = pending.partition(b"\n")
         if newline:
             pending = rest
-            yield _decode(line, lease)
+            yield _renewing(decode(line), lease)
             continue
         if len(pending) > MAX_LINE:
             raise HopError("a line of configuration is too long")
@@ -98,13 +98,18 @@ def messages(lease: Lease) -> Iterator[Message]:
         pending += chunk
 
 
-def _decode(line: bytes, lease: Lease) -> Message:
+def decode(line: bytes) -> Message:
+    """Return a line as an object. Raises HopError."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise HopError("configuration is not JSON") from error
     if not isinstance(message, dict):
         raise HopError("configuration is not a JSON object")
+    return message
+
+
+def _renewing(message: Message, lease: Lease) -> Message:
     lease_s = message.pop("lease_s", DEFAULT_LEASE_S)
     if not isinstance(lease_s, (int, float)) or isinstance(lease_s, bool):
         raise HopError("lease_s is not a number")

@@ -9,7 +9,7 @@ import string
 import subprocess
 from pathlib import Path
 
-from . import config, net, offloads, process, version
+from . import config, lock, net, offloads, process, version
 from .address import bracketed
 from .errors import HopError
 from .host import HostCounters
@@ -36,6 +36,7 @@ class Server:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._nics: tuple[str, ...] = ()
         self._host = HostCounters(())
         self._offloads: offloads.Offloads | None = None
 
@@ -51,6 +52,7 @@ class Server:
         if operation == "counters":
             config.nothing_else(message)
             self._require_nginx()
+            net.require_links(self._nics)
             # nginx is no forwarder, and counts nothing of its own.
             return {"event": "counters", "counters": {}, "host": self._host.snapshot()}
         if operation == "offloads":
@@ -59,13 +61,15 @@ class Server:
 
     def _start(self, message: Message) -> Message:
         version.require(message)
+        lock.take(message)
         nic = config.nic(message, "data_nic")
         address = config.address(message, "data_ip")
         port = config.port(message, "server_port")
         config.nothing_else(message)
         self.stop()
-        self._host = HostCounters((nic,))
-        self._offloads = offloads.Offloads((nic,))
+        self._nics = (nic,)
+        self._host = HostCounters(self._nics)
+        self._offloads = offloads.Offloads(self._nics)
         net.require_free_port(address, port)
         text = _configuration(address, port)
         shell = ["/bin/sh", "-c", _START, "sh", str(TEMPLATE.parent), text, process.tool("nginx")]

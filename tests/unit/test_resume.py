@@ -163,7 +163,9 @@ def test_samples_that_are_invalid_are_not_made_again(tmp_path: Path) -> None:
     """They say what the machine was like; a second chance would make it look better."""
     path = write(tmp_path, 4)
     resumed = reopen(path.name, tmp_path)
-    resumed.writer.add_sample(Sample(CELLS[0], 2, 2, START, None, "hop1: throttled"), "")
+    resumed.writer.add_sample(
+        Sample(CELLS[0], 2, 2, START, None, "hop1: throttled", wall_s=0.4), ""
+    )
     resumed.writer.close()
     assert reopen(path.name, tmp_path).lacks == resumed.lacks == 4
 

@@ -172,14 +172,21 @@ def test_where_each_hop_forwards_to() -> None:
 class Played:
     """A session whose samples come from memory: 0.9 ms a connection, or what a test says."""
 
-    def __init__(self, say: Callable[[Cell], dict[str, Any]] = lambda _: {}) -> None:
+    def __init__(
+        self,
+        say: Callable[[Cell], dict[str, Any]] = lambda _: {},
+        recover: Callable[[], None] = lambda: None,
+    ) -> None:
         self.cells: list[Cell] = []
+        self.expected_s: list[float | None] = []
         self._say = say
+        self.recover = recover
 
-    def sample(self, cell: Cell) -> RawSample:
-        """Return the next sample; a test's KeyboardInterrupt ends the run before it."""
+    def sample(self, cell: Cell, *, expected_s: float | None = None) -> RawSample:
+        """Return the next sample; what a test raises ends it before it began."""
         changes = self._say(cell)
         self.cells.append(cell)
+        self.expected_s.append(expected_s)
         return raw_sample(cell, **changes)
 
 
@@ -230,6 +237,70 @@ def test_a_run_from_warm_up_to_its_last_block(tmp_path: Path) -> None:
     }
     forwarded = counted[counted["role"] == "hop"]
     assert set(forwarded["forwarder_flows_opened"]) == {200.0, 400.0}
+
+
+def test_how_long_a_sample_may_be_left_alone(tmp_path: Path) -> None:
+    """Nobody knows of a warm-up; then it is as long as the warm-up says, or as one was before."""
+    writer, long = begun(tmp_path, SWEEP), iter((0.1,) * 4 + (0.3, 0.5, 0.7, 0.9) + (0.1,) * 8)
+    played = Played(lambda _: {"wall_s": next(long)})
+    work = measuring(writer, SWEEP, played)
+    work.warm_up()
+    work.blocks(None)
+    assert played.expected_s[:4] == [None] * 4
+    assert played.expected_s[4:8] == pytest.approx([0.4] * 4, rel=1e-3)
+    took = dict(zip([cell.key for cell in order(SWEEP, 1)], (0.4, 0.5, 0.7, 0.9), strict=True))
+    for block in (2, 3):
+        place = 4 * block
+        expected = [took[cell.key] for cell in order(SWEEP, block)]
+        assert played.expected_s[place : place + 4] == pytest.approx(expected, rel=1e-3)
+
+
+def lost_at(*places: int) -> Callable[[Cell], dict[str, Any]]:
+    """Return what says that the samples at these places come to nothing, warm-ups counted."""
+    numbers = iter(range(1000))
+
+    def say(_: Cell) -> dict[str, Any]:
+        if next(numbers) in places:
+            raise BenchError("socat has ended", host="hop1")
+        return {}
+
+    return say
+
+
+def test_a_sample_that_comes_to_nothing_has_its_cause_and_the_run_goes_on(tmp_path: Path) -> None:
+    recovered: list[bool] = []
+    writer = begun(tmp_path, SWEEP)
+    work = measuring(writer, SWEEP, Played(lost_at(2, 6), lambda: recovered.append(True)))
+    work.warm_up()
+    work.blocks(None)
+    writer.finish("complete")
+    frame = RunReader.open(writer.path, tmp_path).samples
+    assert len(frame) == 16
+    assert frame[~frame["valid"]]["sample"].tolist() == ["000-0003", "001-0003"]
+    assert frame[~frame["valid"]]["invalid_reason"].tolist() == ["hop1: socat has ended"] * 2
+    assert len(recovered) == 2
+    # What a run lacks is made when it is resumed.
+    assert reopen(str(writer.path), tmp_path).lacks == 1
+
+
+def test_three_in_a_row_that_come_to_nothing_end_the_run(tmp_path: Path) -> None:
+    work = measuring(begun(tmp_path, SWEEP), SWEEP, Played(lost_at(*range(5, 99))))
+    work.warm_up()
+    with pytest.raises(BenchError, match="hop1: socat has ended"):
+        work.blocks(None)
+
+
+def test_hosts_that_cannot_go_on_end_the_run_with_the_first_cause(tmp_path: Path) -> None:
+    def recover() -> None:
+        raise BenchError("SSH: connection lost", host="hop1")
+
+    writer = begun(tmp_path, SWEEP)
+    work = measuring(writer, SWEEP, Played(lost_at(5), recover))
+    work.warm_up()
+    with pytest.raises(BenchError, match="hop1: socat has ended"):
+        work.blocks(None)
+    writer.finish("failed")
+    assert len(RunReader.open(writer.path, tmp_path).samples) == 6
 
 
 def test_requests_that_were_asked_for_stay(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from recorded import packed, records
 from bench.chain import Chain, Host
 from bench.errors import BenchError
 from bench.hop import config, version
+from bench.owner import Owner
 from bench.session import Session
 
 
@@ -35,6 +36,7 @@ def placed(ip: str = "198.18.0.{}", **settings: Any) -> dict[str, dict[str, Any]
 @pytest.mark.parametrize("ip", ["198.18.0.{}", "2001:2::{}"])
 def test_places(ip: str) -> None:
     common = {"op": "place", "version": version.digest(), "data_nic": "lo", "lease_s": 165.0}
+    common["holder"] = Owner.me().text
     assert placed(ip) == {
         "client": {**common, "data_ip": ip.format(1)},
         "hop": {**common, "data_ip": ip.format(2), "forward_port": 7000, "prepare": ["nft"]},
