@@ -17,7 +17,8 @@ define step
 @echo "== $(1)" >&2; $(2) || { echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
 endef
 
-.PHONY: bench test test-unit test-vm test-containers box vm-host fuzz lint format setup setup-tests setup-vm setup-containers lock clean help
+.PHONY: bench test test-unit test-vm test-containers box vm-host fuzz lint format setup setup-tests setup-vm \
+	setup-containers lock audit sbom clean help
 
 bench: setup
 	$(call step,bench run,$(BIN)/bench run)
@@ -99,15 +100,25 @@ fuzz: setup-tests
 	HOPBENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/datapath/test_fuzz.py
 
 # Resolve pyproject.toml anew into requirements.lock: for every Python from 3.11 on, with hashes,
-# and with the build backend, which then needs no network.
+# and with the build backend, which then needs no network. requirements-bench.lock: what of it
+# `bench` needs, without linters and tests.
+COMPILE = "$$tmp/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 lock:
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 	python3 -m venv "$$tmp/venv" && "$$tmp/venv/bin/pip" install -q uv && \
 	printf 'hatchling\neditables\n' >"$$tmp/build.in" && \
-	"$$tmp/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --upgrade \
-		--extra dev --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links \
-		-o requirements.lock pyproject.toml "$$tmp/build.in"
+	$(COMPILE) --upgrade --extra dev -o requirements.lock pyproject.toml "$$tmp/build.in" && \
+	$(COMPILE) --upgrade -c requirements.lock -o requirements-bench.lock \
+		pyproject.toml "$$tmp/build.in"
+
+# Needs the network, and is part of nothing that has to work without one.
+audit: setup
+	$(call step,audit of requirements.lock,$(BIN)/python tools/audit.py requirements.lock)
+
+SBOM ?= dist/sbom.cdx.json
+sbom: setup
+	$(call step,bill of materials,$(BIN)/python tools/sbom.py $(SBOM))
 
 clean:
 	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
@@ -127,4 +138,6 @@ help:
 	@echo "make setup-vm   install Vagrant, libvirt and QEMU, and start none of their services"
 	@echo "make setup      install what is missing and make .venv"
 	@echo "make lock       resolve requirements.lock anew (network)"
+	@echo "make audit      look for known vulnerabilities of what requirements.lock names (network)"
+	@echo "make sbom       write a bill of materials, CycloneDX JSON (SBOM=dist/sbom.cdx.json)"
 	@echo "make clean      remove .venv and caches; results stay"

@@ -38,9 +38,6 @@ mirror=${HOPBENCH_MIRROR:-http://deb.debian.org/debian}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hopbench
 # Vagrant wants a disk no larger than this; the file has holes.
 disk_gb=4
-# What every VM needs that no host of a chain does.
-base="linux-image-cloud-amd64 linux-headers-cloud-amd64 systemd-sysv dbus udev ifupdown \
-isc-dhcp-client openssh-server sudo ca-certificates initramfs-tools zstd kmod procps chrony"
 
 say() {
 	echo "box: $1" >&2
@@ -52,8 +49,9 @@ fail() {
 }
 
 packages() {
-	for role in common client hop server; do
-		sed 's/#.*//' "ansible/packages/$role.txt"
+	for list in ansible/packages/common ansible/packages/client ansible/packages/hop \
+		ansible/packages/server ansible/packages/sshd tools/box-packages tools/login-packages; do
+		sed 's/#.*//' "$list.txt"
 	done
 }
 
@@ -100,9 +98,9 @@ bootstrap() {
 	cp /etc/resolv.conf "$root/etc/resolv.conf"
 	say "installing packages"
 	in_chroot apt-get -qq update >"$work/apt.log" 2>&1 || fail "$(tail -n 1 "$work/apt.log")"
-	# shellcheck disable=SC2046,SC2086  # one word a package
+	# shellcheck disable=SC2046  # one word a package
 	if ! in_chroot apt-get -qq -y upgrade >>"$work/apt.log" 2>&1 ||
-		! in_chroot apt-get -qq -y --no-install-recommends install $base $(packages) \
+		! in_chroot apt-get -qq -y --no-install-recommends install $(packages) \
 			>>"$work/apt.log" 2>&1; then
 		fail "apt failed: $(tail -n 1 "$work/apt.log")"
 	fi

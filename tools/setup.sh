@@ -170,7 +170,7 @@ setup_venv() {
 		step="installing requirements.lock into .venv"
 		say "$step"
 		.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
-			-r requirements.lock
+			--require-hashes -r requirements.lock
 		;;
 	esac
 	step="installing the project into .venv"
@@ -190,13 +190,13 @@ tests=no
 case ${1-} in
 --vms | --containers)
 	check_machine
-	setup_packages "tools/${1#--}-packages.txt"
+	setup_packages "tools/${1#--}-packages.txt" tools/bootstrap-packages.txt
 	exit
 	;;
 esac
 if [ "${1-}" = --tests ]; then
 	tests=yes
-	set -- tools/test-packages.txt
+	set -- tools/test-packages.txt tools/bootstrap-packages.txt tools/login-packages.txt
 else
 	set --
 fi

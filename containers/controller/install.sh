@@ -4,7 +4,7 @@
 # checkout.
 #
 # Usage: install.sh packages        SSH client, Python
-#        install.sh dependencies    what pyproject.toml asks for, of the versions in requirements.lock
+#        install.sh dependencies    what requirements-bench.lock names, by its hashes
 #        install.sh bench           the project itself
 set -eu
 
@@ -16,28 +16,16 @@ packages() {
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# shellcheck disable=SC2046  # one word a package
-	apt-get install -qq -y --no-install-recommends ca-certificates \
+	apt-get install -qq -y --no-install-recommends \
 		$(sed 's/#.*//' "$top/ansible/packages/controller.txt")
 	apt-get clean
 	rm -rf /var/lib/apt/lists/*
 }
 
-# requirements.lock holds what the linters and tests need besides, so that it serves as constraints.
-constraints() {
-	sed -n 's/^\([^ ]*==[^\\]*\).*/\1/p' "$top/requirements.lock" >"$top/constraints.txt"
-}
-
 dependencies() {
 	python3 -m venv $venv
-	constraints
-	# shellcheck disable=SC2016  # Python's own
-	$venv/bin/python -c 'import sys, tomllib
-with open(sys.argv[1], "rb") as file:
-    found = tomllib.load(file)
-print(*found["project"]["dependencies"], *found["build-system"]["requires"], sep="\n")' \
-		"$top/pyproject.toml" >"$top/requirements.txt"
-	$venv/bin/pip install -q --no-cache-dir --disable-pip-version-check \
-		-c "$top/constraints.txt" -r "$top/requirements.txt"
+	$venv/bin/pip install -q --no-cache-dir --disable-pip-version-check --no-deps \
+		--require-hashes -r "$top/requirements-bench.lock"
 }
 
 bench() {

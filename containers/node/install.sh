@@ -11,7 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd -P)
 top=$(cd "$here/../.." && pwd -P)
 
 packages() {
-	names=$(cd "$top/ansible/packages" && sed 's/#.*//' common.txt client.txt hop.txt server.txt)
+	names=$(cd "$top/ansible/packages" && sed 's/#.*//' common.txt client.txt hop.txt server.txt \
+		sshd.txt)
 	case $(sed -n 's/^ID=//p' /etc/os-release) in
 	ubuntu) headers=linux-headers-generic ;;
 	*) headers=linux-headers-$(dpkg --print-architecture) ;;
@@ -27,7 +28,7 @@ packages() {
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# shellcheck disable=SC2086  # one word a package
-	apt-get install -qq -y --no-install-recommends $names openssh-server
+	apt-get install -qq -y --no-install-recommends $names
 	unpack_headers "$headers"
 	apt-get clean
 	rm -rf /var/lib/apt/lists/*
