@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from bench import current, playbook
 from bench.chain import Chain, Host
-from bench.errors import BenchError
+from bench.errors import BenchError, HostsError
 from bench.fleet import Fleet
 from bench.paths import hop_package
 
@@ -23,10 +23,11 @@ _PROGRAMS = ("clean.py", "offload_records.py")
 def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
     """End leftover agents on every host of the chain, undo what they left; return how much it was.
 
-    Raises HostsError with each host that could not be cleaned, after the others were.
+    Raises HostsError with each host that could not be cleaned, after the others were: one that is
+    away keeps none of them from it.
     """
     programs = [(hop_package() / name).read_text() for name in _PROGRAMS]
-    with Fleet(chain.hosts) as fleet:
+    with Fleet([]) as fleet:
 
         def ask(host: Host) -> list[str]:
             removed: list[str] = []
@@ -40,10 +41,16 @@ def clean_hosts(chain: Chain, progress: Callable[[str], None]) -> int:
                     raise BenchError("its answer is not JSON", host=host.name) from None
             return removed
 
-        removed = fleet.for_each(ask, chain.hosts)
+        away = {error.host: error for error in fleet.try_connect(chain.hosts)}
+        removed, refused = fleet.try_each(
+            ask, [host for host in chain.hosts if host.name not in away]
+        )
     for host, things in removed.items():
         for thing in things:
             progress(f"{host}: removed {thing}")
+    errors = away | {error.host: error for error in refused}
+    if errors:
+        raise HostsError.of(errors[host.name] for host in chain.hosts if host.name in errors)
     return sum(map(len, removed.values()))
 
 

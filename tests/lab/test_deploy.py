@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -147,6 +149,28 @@ def test_clean_ends_what_was_left(odd: Lab, stopped: bool) -> None:
         agent.process.wait(timeout=5)
     assert wait_until(lambda: "xdp" not in inside(odd, "hop1", "ip", "link", "show", "eth0"))
     assert "nothing was left" in bench("clean", "-i", odd.name).stdout
+
+
+def test_clean_goes_past_a_host_that_is_away(odd: Lab, tmp_path: Path) -> None:
+    """The others are cleaned, and what was removed is said before who could not be asked."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"ansible_host=127.0.0.1 ansible_port={nobody.getsockname()[1]}"
+        text = re.sub(
+            r"^(hop2 .*)$",
+            rf"\1 {away} ansible_ssh_common_args='-F none'",
+            odd.inventory.read_text(),
+            flags=re.MULTILINE,
+        )
+        inventory = tmp_path / "inventory.ini"
+        inventory.write_text(text)
+        with DirectAgent(odd, "hop1") as agent:
+            agent.place()
+            done = bench("clean", "-i", inventory)
+            assert f"hop1: removed agent forward (process {agent.process.pid})" in done.stderr
+            agent.process.wait(timeout=5)
+    assert done.status == 1
+    assert done.error.startswith("bench: hop2: SSH: Connection refused"), done.stderr
 
 
 def test_clean_removes_a_lab_without_owner(odd: Lab) -> None:
