@@ -204,7 +204,7 @@ def test_local_ini_is_the_default_lab() -> None:
     assert without_leading_comments(written) == without_leading_comments(made)
 
 
-@pytest.mark.parametrize("name", ["local", "physical.example"])
+@pytest.mark.parametrize("name", ["local", "lab", "containers", "physical.example"])
 def test_inventories_that_come_along(name: str) -> None:
     chain = load(str(paths.data_dir("inventories") / f"{name}.ini"))
     assert len(chain.hops) >= 3
