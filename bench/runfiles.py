@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -13,13 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import clocks
-from bench.cells import KEY, OFFLOADS, Cell
+from bench import clocks, strict_json
+from bench.cells import KEY, MAX_BLOCKS, MAX_CONCURRENCY, MAX_HOPS, MAX_REQUESTS, OFFLOADS, Cell
 from bench.errors import BenchError
 from bench.results import COLUMNS, RUN_FILE, SAMPLES_FILE, SCHEMA_VERSION, STATUSES
 
 NOT_A_RUN = "name a run directory, a run id that `bench list` shows, or latest"
 _DAMAGED = "the run is damaged; measure again, or restore the file"
+# A run of the most samples there can be has less.
+_MAX_BYTES = 1 << 28
+# What a cell may say, zero included. Payloads are of a few sizes, which may change.
+_MOST = {
+    "hops": MAX_HOPS,
+    "size_bytes": 1 << 40,
+    "concurrency": MAX_CONCURRENCY,
+    "requests": MAX_REQUESTS,
+}
+_SAMPLE = re.compile("[0-9]{3,15}-[0-9]{4,15}")
 _TYPES: dict[str, tuple[type, ...]] = {
     "run_id": (str,),
     "status": (str,),
@@ -86,8 +96,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     file = path / RUN_FILE
     missing = BenchError(f"{path} is not a run: it has no {RUN_FILE}", remedy=NOT_A_RUN)
     try:
-        meta = json.loads(_text(file, missing), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        meta = strict_json.loads(_text(file, missing))
+    except ValueError as error:
         raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
     version = meta.get("schema_version") if isinstance(meta, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
@@ -122,6 +132,27 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def require_plain(path: Path) -> None:
+    """Raise BenchError unless a folder has nothing in it but files and folders.
+
+    What is written into a run that somebody else made would follow its links.
+    """
+    folders = [path]
+    try:
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False):
+                        raise BenchError(
+                            f"{entry.path} is not a file of its own, but a link or a device",
+                            remedy="nothing is written into a run that has such: remove it",
+                        )
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from error
+
+
 def moment(text: str) -> datetime:
     """Return an ISO 8601 time, or NEVER when the text is none or lacks its zone."""
     try:
@@ -135,6 +166,8 @@ def _text(file: Path, missing: BenchError) -> str:
     try:
         if not file.is_file():
             raise missing
+        if file.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES} bytes")
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise BenchError(f"cannot read {file}: {error.strerror}") from error
@@ -189,8 +222,8 @@ def _check(meta: Row) -> None:
     cells, blocks = meta["sweep"].get("cells"), meta["sweep"].get("blocks")
     if not isinstance(cells, list) or not all(_is_cell(cell) for cell in cells):
         raise ValueError("sweep.cells are not cells")
-    if not _is_whole(blocks):
-        raise ValueError("sweep.blocks is not a whole number")
+    if not _is_whole(blocks) or not 0 <= blocks <= MAX_BLOCKS:
+        raise ValueError(f"sweep.blocks is not a whole number up to {MAX_BLOCKS}")
     for block in meta["order"]:
         if not isinstance(block, list) or not all(_is_whole(place) for place in block):
             raise ValueError("order is not lists of places in sweep.cells")
@@ -200,8 +233,7 @@ def _is_cell(cell: object) -> bool:
     if not isinstance(cell, dict) or sorted(cell) != sorted(each.name for each in fields(Cell)):
         return False
     texts = all(isinstance(cell[name], str) for name in ("mode", "attach", "offloads"))
-    numbers = [cell[name] for name in ("hops", "size_bytes", "concurrency", "requests")]
-    whole = all(_is_whole(number) and number >= 0 for number in numbers)
+    whole = all(_is_whole(cell[name]) and 0 <= cell[name] <= most for name, most in _MOST.items())
     return texts and whole and isinstance(cell["twin"], bool) and cell["concurrency"] > 0
 
 
@@ -221,6 +253,8 @@ def _row(number: int, line: Sequence[str]) -> Row:
             row[column] = _PARSERS[kind](text)
         except ValueError as error:
             raise ValueError(f"row {number}, {column}: {text[:32]!r} {error}") from error
+    if not _SAMPLE.fullmatch(row["sample"]):
+        raise ValueError(f"row {number}: {row['sample'][:32]!r} is no sample's name")
     if row["valid"] and (row["elapsed_s"] is None or row["transactions"] is None):
         raise ValueError(f"row {number} is a valid sample without siege's report")
     return row
@@ -258,7 +292,3 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "figure": lambda text: _figure(text) if text else None,
     "flag": _flag,
 }
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a number")

@@ -9,6 +9,7 @@ from bench.report import figures, files, sections
 from bench.report.document import Document
 from bench.report.evidence import Evidence
 from bench.report.headline import headline
+from bench.runfiles import require_plain
 from bench.runs import RunReader
 from bench.sentences import facts, sentences
 
@@ -20,6 +21,7 @@ def make(run: RunReader, folder: Path | None = None) -> Path:
 
     Raises BenchError for a damaged run, and for a folder that cannot be written to.
     """
+    require_plain(run.path)
     return files.write(folder or run.path, PAGE, document(Evidence.of(run)))
 
 

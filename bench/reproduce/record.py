@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import strict_json
 from bench.errors import BenchError
 from bench.files import make_dirs, unwritable, write_atomic
 from bench.results import STATUSES, Status, iso_utc
@@ -74,7 +75,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         if not file.is_file():
             raise BenchError(f"{path} has no {REPRODUCE_FILE}", remedy=_REMEDY)
-        meta = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
+        meta = strict_json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
             raise ValueError("it is not an object")
         version = meta.get("schema_version")
@@ -86,7 +87,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         _check(meta)
     except OSError as error:
         raise BenchError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BenchError(f"{file} is damaged: {error}", remedy=_DAMAGED) from error
     return meta
 
@@ -118,10 +119,6 @@ def _check(meta: Mapping[str, Any]) -> None:
         words = below.split("/")
         if len(words) != 2 or words[0] != part or words[1] in ("", ".", ".."):
             raise ValueError(f"parts: {part} is not a run of the folder's")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a number")
 
 
 @dataclass
