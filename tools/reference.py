@@ -4,8 +4,9 @@
 Usage: .venv/bin/python tools/reference.py RUN NAME
 
 writes results/reference-NAME, which is small enough to be committed. Of connections it keeps their
-number, quantiles and span in each sample, which is all that `bench compare` takes from them. Of
-what `bench reproduce` made it keeps those on loopback, which its page looks into.
+number, quantiles and span in each sample, which is all that `bench compare` takes from them, and
+their spread in each cell, which is what the report draws. Of what `bench reproduce` made it keeps
+those on loopback, which its page looks into.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.compare import compare
 from bench.errors import BenchError
 from bench.report import curves, series
 from bench.report.figure import standalone
+from bench.report.kept import keep
 from bench.report.make import make
 from bench.results import RUN_FILE, SAMPLES_FILE
 from bench.runs import REPRODUCE_FILE, RunReader
@@ -41,6 +43,7 @@ def reference(run: RunReader, name: str) -> Path:
         shutil.copy(run.path / file, folder)
     shutil.copytree(run.path / "plots", folder / "plots", ignore=shutil.ignore_patterns("*.csv"))
     timings.summarise(run.path, folder)
+    keep(run, folder)
     _draw(run, folder / PICTURE)
     return folder
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from bench import timings
 from bench.report import curves, legacy_figures, series
 from bench.report.document import Item, Section, Words
 from bench.report.evidence import Evidence
@@ -21,15 +22,19 @@ def sections(evidence: Evidence) -> list[Section]:
     Raises BenchError when one of the run's files is damaged.
     """
     # What is drawn from connections, counters and blocks takes longer to import and to read.
-    from bench.report import cputime, distribution, drift
-    from bench.report.spread import spread_of
+    from bench.report import cputime, distribution, drift, kept
 
     run = evidence.run
     frame, costs = series.cells(evidence.comparison), series.costs(evidence.comparison)
-    spread = spread_of(run)
+    spread = kept.read(run)
     nothing = "There is no valid sample to draw."
     no_cost = "The cost of a hop takes a mode that was measured over two hop counts or more."
-    no_times = "The run has no times of single connections."
+    no_times = (
+        "The run was kept without its single connections: what is known of them in each sample is "
+        "in the tables."
+        if timings.known(run.path)
+        else "The run has no times of single connections."
+    )
     none = nothing if frame.empty else ""
     return [
         _section("per-hop", "What a hop costs", [curves.costs(costs)], none or no_cost),

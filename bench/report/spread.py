@@ -44,8 +44,8 @@ class Spread:
 PLACE = ("label", "hops", "size_bytes", "concurrency")
 _TIMES = ("connect", "response")
 _CUTS = [f"{time}_{what}_us" for time in _TIMES for what in ("median", "low", "high")]
-_CELLS = (*PLACE, "samples", "connections", *_CUTS)
-_SAMPLES = (*PLACE, "connections", "connect_median_us", "response_median_us")
+CELLS = (*PLACE, "samples", "connections", *_CUTS)
+SAMPLES = (*PLACE, "connections", "connect_median_us", "response_median_us")
 
 
 def spread_of(run: RunReader) -> Spread:
@@ -56,12 +56,14 @@ def spread_of(run: RunReader) -> Spread:
     import pandas as pd
 
     if not tables.has_connections(run.path):
-        return Spread(pd.DataFrame(columns=_CELLS), pd.DataFrame(columns=_SAMPLES), {})
-    places = _places(run)
-    order = {place: at for at, place in enumerate(sorted(set(places.values())))}
+        return Spread(pd.DataFrame(columns=list(CELLS)), pd.DataFrame(columns=list(SAMPLES)), {})
+    cell_of_sample = places(run)
+    order = {place: at for at, place in enumerate(sorted(set(cell_of_sample.values())))}
     codes, names, connect_us, response_us = _read(run)
     # The place of each connection's cell, -1 for one that is in no statistic.
-    cell_of = np.array([order[places[each]] if each in places else -1 for each in names], np.int32)
+    cell_of = np.array(
+        [order[cell_of_sample[each]] if each in cell_of_sample else -1 for each in names], np.int32
+    )
     rows: list[tuple[Any, ...]] = []
     samples: list[tuple[Any, ...]] = []
     curves: dict[int, tuple[Floats, Floats]] = {}
@@ -76,22 +78,24 @@ def spread_of(run: RunReader) -> Spread:
             connect, response = (each[established] for each in times)
             if len(response):
                 found.append((connect, response))
-                middles = (_six(np.median(each)) for each in (connect, response))
+                middles = (six(np.median(each)) for each in (connect, response))
                 samples.append((*place, len(response), *middles))
         if not found:
             continue
         connect, response = (np.sort(np.concatenate(each)) for each in zip(*found, strict=True))
         curves[len(rows)] = _condensed(response)
         cuts = [
-            _six(cut) for values in (connect, response) for cut in np.quantile(values, [0.5, *ENDS])
+            six(cut) for values in (connect, response) for cut in np.quantile(values, [0.5, *ENDS])
         ]
         rows.append((*place, len(found), len(response), *cuts))
     return Spread(
-        pd.DataFrame(rows, columns=_CELLS), pd.DataFrame(samples, columns=_SAMPLES), curves
+        pd.DataFrame(rows, columns=list(CELLS)),
+        pd.DataFrame(samples, columns=list(SAMPLES)),
+        curves,
     )
 
 
-def _places(run: RunReader) -> dict[str, tuple[str, int, int, int]]:
+def places(run: RunReader) -> dict[str, tuple[str, int, int, int]]:
     """Return each usable sample's cell; what is measured twice is left out the second time."""
     known = run.samples
     known = known[known["valid"] & ~known["warmup"] & ~known["twin"]]
@@ -128,9 +132,9 @@ def _condensed(ordered: Floats) -> tuple[Floats, Floats]:
 
 
 def _rounded(values: Floats) -> Floats:
-    return np.array([_six(each) for each in values], np.float64)
+    return np.array([six(each) for each in values], np.float64)
 
 
-def _six(value: float) -> float:
+def six(value: float) -> float:
     """Return a figure to six digits: what is drawn and what the CSV has are then the same."""
     return float(f"{value:.6g}")
