@@ -88,6 +88,16 @@ def number(message: dict[str, Any], key: str, low: int, high: int, default: int)
     return value
 
 
+def numbers(message: dict[str, Any], key: str, low: int, high: int, most: int) -> list[int]:
+    """Take a list of at most so many integers between low and high."""
+    value = message.pop(key, None)
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise HopError(f"{key} is not a list of integers")
+    if len(value) > most or not all(low <= each <= high for each in value):
+        raise HopError(f"{key} is not at most {most} numbers between {low} and {high}")
+    return value
+
+
 def endpoint(message: dict[str, Any], key: str) -> tuple[str, int]:
     """Take an address and a port, given as a list of both."""
     value = message.pop(key, None)

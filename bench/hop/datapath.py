@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import random
 import socket
@@ -22,11 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from . import kernel, timing
+from . import config, kernel, protocol, timing
+from .address import FAMILIES
 from .datapath_cases import (
     FAR_MAC,
     HOP_MAC,
     LOOKUPS,
+    MOST_FLOWS,
     SEND,
     SINK,
     STEP_ENTRIES,
@@ -42,7 +43,7 @@ from .datapath_cases import (
 )
 from .errors import HopError
 from .process import tool
-from .protocol import Ended, send, send_error
+from .protocol import Ended, Message, send, send_error
 from .segment import source_port_at
 from .timing import Volley
 
@@ -57,6 +58,8 @@ _ARRIVAL_LIMIT_S = 0.2
 # Of live frames. Where softirqs wait for their thread (until Linux 6.3), a receive ring can
 # overflow, which says nothing against those that were measured.
 _LEAST_ARRIVED = 0.5
+# What nobody waits for the end of.
+_MOST, _LONGEST_S = 1 << 31, 1e9
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,27 @@ class Settings:
     calls: int
     packets: int
     limit_s: float
+
+
+def settings(message: Message) -> Settings:
+    """Take what to measure. Raises HopError."""
+    limit_s = message.pop("limit_s", None)
+    if not isinstance(limit_s, float) or not 0 < limit_s <= _LONGEST_S:
+        raise HopError(f"limit_s is not a number of seconds up to {_LONGEST_S:.0f}")
+    taken = Settings(
+        family=config.number(message, "family", 4, 6, 0),
+        seed=config.number(message, "seed", 0, _MOST, -1),
+        flows=config.numbers(message, "flows", 1, MOST_FLOWS, MOST_FLOWS),
+        steps=config.truth(message, "steps"),
+        rounds=config.number(message, "rounds", 1, _MOST, 0),
+        calls=config.number(message, "calls", 1, _MOST, 0),
+        packets=config.number(message, "packets", 1, _MOST, 0),
+        limit_s=limit_s,
+    )
+    config.nothing_else(message)
+    if taken.family not in FAMILIES:
+        raise HopError("family is neither 4 nor 6")
+    return taken
 
 
 def own_namespace(family: int) -> None:
@@ -294,7 +318,7 @@ def main(argv: list[str]) -> int:
     """Measure what stdin asks for; on failure say why, return 1."""
     del argv
     try:
-        measure(Settings(**json.load(sys.stdin)))
+        measure(settings(protocol.decode(sys.stdin.buffer.read(protocol.MAX_LINE))))
     except Ended:
         return 0
     except HopError as error:

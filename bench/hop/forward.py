@@ -77,10 +77,12 @@ class Agent:
         if not isinstance(prepare, list) or not set(map(str, prepare)) <= set(MODES):
             raise HopError("prepare is not a list of modes")
         version.require(message)
-        lock.take(message)
-        self.stop()
-        self._place = config.place(message)
+        holder = lock.holder(message)
+        place = config.place(message)
         config.nothing_else(message)
+        lock.take(holder)
+        self.stop()
+        self._place = place
         self._host = HostCounters(self._place.nics)
         self._offloads = offloads.Offloads(self._place.nics)
         self._forwarders = {}
@@ -126,8 +128,10 @@ class Agent:
     def _trace(self, message: Message) -> Message:
         """Say what to trace, and take what was traced since the last time."""
         home_of = config.endpoint(message, "home_of") if "home_of" in message else None
+        if home_of and self._place and family(home_of[0]) != self._place.family:
+            raise HopError(f"home_of is not an IPv{self._place.family} address, as data_ip is")
         chosen = None
-        if message:
+        if message and home_of is None:
             port = config.number(message, "port", 0, 65535, 0)
             per_second = config.number(message, "per_second", 0, 1_000_000, 0)
             chosen = (port, per_second, config.number(message, "mask", 0, 65535, 0))

@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RC_FILE = ROOT / "client" / "siegerc"
 # siege keeps cookies and a configuration below HOME; it gets one of its own.
 HOME = ROOT / "client" / "home"
-FETCH_LIMIT_S = 10.0
+FETCH_LIMIT_S = 10.0  # of silence
+_FETCH_ALL_LIMIT_S = 100.0  # below what the controller waits
+MOST_PAYLOADS, MOST_BYTES = 64, 1 << 30
 _CHUNK = 1 << 16
 # How often the timer's ring is looked at while siege runs: it holds twenty times what a client
 # can do meanwhile.
@@ -72,11 +74,12 @@ class Load:
 
     def _place(self, message: Message) -> Message:
         version.require(message)
-        lock.take(message)
+        holder = lock.holder(message)
         nic = config.nic(message, "data_nic")
         config.address(message, "data_ip")
         timer = config.truth(message, "timer")
         config.nothing_else(message)
+        lock.take(holder)
         process.tool("siege")
         if not RC_FILE.exists():
             raise HopError("siege's rc file is missing", "run bench deploy")
@@ -93,7 +96,7 @@ class Load:
     def _sample(self, message: Message) -> Message:
         """Run siege once. What it printed comes back whole; it is parsed by the controller."""
         address, port = config.address(message, "ip"), config.port(message, "port")
-        size = config.number(message, "size_bytes", 1, 1 << 30, 0)
+        size = config.number(message, "size_bytes", 1, MOST_BYTES, 0)
         concurrency = config.number(message, "concurrency", 1, 10000, 0)
         repetitions = config.number(message, "repetitions", 1, 1_000_000, 0)
         limit_s = config.number(message, "limit_s", 1, 3600, 0)
@@ -232,20 +235,22 @@ def _text(file: IO[bytes]) -> str:
 def _fetch(message: Message) -> Message:
     """Download payloads through the chain; sizes and SHA-256 as they arrived."""
     address, port = config.address(message, "ip"), config.port(message, "port")
-    sizes = message.pop("sizes", None)
+    sizes = config.numbers(message, "sizes", 1, MOST_BYTES, MOST_PAYLOADS)
     config.nothing_else(message)
-    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
-        raise HopError("sizes is not a list of integers")
     payloads = []
+    until = time.monotonic() + _FETCH_ALL_LIMIT_S
     for size in sizes:
         connection = http.client.HTTPConnection(address, port, timeout=FETCH_LIMIT_S)
         digest, received = hashlib.sha256(), 0
         try:
             connection.request("GET", f"/{size}.bin", headers={"Connection": "close"})
             response = connection.getresponse()
-            while chunk := response.read(_CHUNK):
+            # What is longer than it should be is wrong already, and need have no end.
+            while received <= size and (chunk := response.read1(_CHUNK)):
                 digest.update(chunk)
                 received += len(chunk)
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{received} bytes, and {_FETCH_ALL_LIMIT_S:.0f} s over")
         except (OSError, http.client.HTTPException) as error:
             raise HopError(
                 f"payload of {size} bytes does not arrive from {endpoint(address, port)}: {error}"

@@ -31,18 +31,23 @@ _NAMELESS_S = 0.3
 _held: list[socket.socket] = []
 
 
-def take(message: Message) -> None:
-    """Take the host for the holder that a message names, until this process ends.
-
-    A message without one takes nothing: whoever speaks to an agent by hand knows what he does.
-    Raises HopError that names the holder where there is another one.
-    """
+def holder(message: Message) -> str:
+    """Take the holder that a message names, or nothing. Raises HopError."""
     if "holder" not in message:
-        return
-    holder = config.text(message, "holder")
-    if not _TEXT.fullmatch(holder):
+        return ""
+    name = config.text(message, "holder")
+    if not _TEXT.fullmatch(name):
         raise HopError("holder is not what a controller calls itself")
-    if _held:
+    return name
+
+
+def take(holder: str) -> None:
+    """Take the host for a holder until this process ends, once all else of a message is right.
+
+    Without one nothing is taken: whoever speaks to an agent by hand knows what he does. Raises
+    HopError that names the holder where there is another one.
+    """
+    if not holder or _held:
         return
     taken = _bind(_TAKEN)
     if taken is None:

@@ -98,10 +98,21 @@ def messages(lease: Lease) -> Iterator[Message]:
         pending += chunk
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")
+
+
 def decode(line: bytes) -> Message:
-    """Return a line as an object. Raises HopError."""
+    """Return a line as an object: with each key once, and no NaN. Raises HopError."""
     try:
-        message = json.loads(line)
+        message = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise HopError("configuration is not JSON") from error
     if not isinstance(message, dict):

@@ -61,11 +61,12 @@ class Server:
 
     def _start(self, message: Message) -> Message:
         version.require(message)
-        lock.take(message)
+        holder = lock.holder(message)
         nic = config.nic(message, "data_nic")
         address = config.address(message, "data_ip")
         port = config.port(message, "server_port")
         config.nothing_else(message)
+        lock.take(holder)
         self.stop()
         self._nics = (nic,)
         self._host = HostCounters(self._nics)

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
-import json
+import re
 import socket
 import struct
 import subprocess
 import sys
 
-from . import compiler, kernel
+from . import compiler, config, kernel, protocol
 from .errors import HopError
+
+FUNCTIONS = ("hopbench_wire", "hopbench_pass")
+# A client, 64 hops, a server: some 40 bytes each, which fit a line of the protocol.
+MOST_PORTS = 66
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 def _mac_key(mac: str) -> bytes:
@@ -45,12 +50,25 @@ def attach(ports: dict[str, str], function: str) -> None:
             raise HopError(f"port {name} of the wire runs XDP in {mode or 'no'} mode")
 
 
+def wanted(message: protocol.Message) -> tuple[dict[str, str], str]:
+    """Take ports and function. Raises HopError."""
+    function = config.choice(message, "function", FUNCTIONS, "")
+    ports = message.pop("ports", None)
+    config.nothing_else(message)
+    if not isinstance(ports, dict) or not 0 < len(ports) <= MOST_PORTS:
+        raise HopError(f"ports is not an object of at most {MOST_PORTS} names")
+    for name, mac in ports.items():
+        config.nic({"port": name}, "port")
+        if not isinstance(mac, str) or not _MAC.fullmatch(mac):
+            raise HopError(f"the MAC address of {name} is none")
+    return ports, function
+
+
 def main(argv: list[str]) -> int:
     """Read {"function": …, "ports": {name: MAC}} from stdin; on failure say why, return 1."""
     del argv
     try:
-        wanted = json.load(sys.stdin)
-        attach(wanted["ports"], wanted["function"])
+        attach(*wanted(protocol.decode(sys.stdin.buffer.read(protocol.MAX_LINE))))
     except (HopError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 1
