@@ -13,6 +13,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from bench.report.document import Document, Entry, Section
+from bench.report.page import render
+from bench.report.tables import table
 from tests.browser.browser import PHONE, WIDE, Browser
 from tests.browser.conftest import Pages
 from tests.browser.runs import RUNS
@@ -234,6 +237,31 @@ def test_it_is_printed_on_white(shown: Browser, pages: Pages, name: str) -> None
         assert background(shown) == "rgb(255, 255, 255)"
         ink = shown.ask("return getComputedStyle(document.body).color")
         assert ink == "rgb(27, 32, 38)"
+    finally:
+        shown.command("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_broad_table_is_whole_on_paper(shown: Browser, tmp_path: Path) -> None:
+    """A table as broad as the 2022 report's Table 1 of many modes is on a sheet across."""
+    head = ["size, bytes*", *(f"{hops} forwarders: XDP (generic), s*" for hops in range(1, 18))]
+    row = [Entry("2,555,904", 2555904.0)]
+    row += [Entry("4.998", 4.998, "4.66 to 5.57 s, n = 10")] * (len(head) - 1)
+    broad = table("broad", "Broad", head, [row] * 14, [], [])
+    narrow = table("narrow", "Narrow", head[:5], [row[:5]], [], [])
+    document = Document("Title", "Below", ["One."], [Section("part", "Part", [broad, narrow])])
+    path = tmp_path / "page.html"
+    path.write_text(render(document), encoding="utf-8")
+    shown.open(path)
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", shown.printed())
+    assert [float(width) > float(height) for width, height in boxes] == [False, True, False]
+    across_px = round((297 - 2 * 14) / 25.4 * 96)
+    shown.open(path, across_px)
+    shown.command("Emulation.setEmulatedMedia", media="print")
+    try:
+        width = shown.ask(
+            "return document.querySelector('#table-broad table').getBoundingClientRect().width"
+        )
+        assert width <= across_px
     finally:
         shown.command("Emulation.setEmulatedMedia", media="")
 
