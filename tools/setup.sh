@@ -9,6 +9,7 @@
 #        tools/setup.sh --containers    install what containers need, and nothing else
 #        tools/setup.sh --undo     remove the link to another kernel's headers, if it made one
 set -eu
+umask 022
 
 cd "$(dirname "$0")/.."
 here=$(pwd -P)

@@ -32,6 +32,8 @@ SOURCES = next(
     _HERE.parent.parent / "bpf",
 )
 _PYTHON = "/usr/bin/python3"  # whose python3-bpfcc is; a virtual environment has none
+# Nothing of a login's: BCC takes headers, and more, from variables.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 COMPILE_LIMIT_S = 120.0  # measured: 0.3 s on a PC, 28 s in an emulated guest
 # SCM_MAX_FD in the kernel is 253; a program and a handful of maps need few.
 _MAX_FDS = 16
@@ -106,6 +108,7 @@ def _ask_child(
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                env=_ENVIRONMENT,
                 pass_fds=keep,
                 preexec_fn=die_with_parent,
             )
@@ -160,6 +163,10 @@ def _child() -> None:
     """Compile what stdin, a socket, asks for, and send the descriptors back over it."""
     with socket.socket(fileno=0) as sock:
         request = json.loads(sock.makefile("rb").readline())
+        modules = f"/lib/modules/{os.uname().release}"
+        if not any(os.path.isdir(f"{modules}/{name}") for name in ("source", "build")):
+            # BCC would go on to a folder of a known name in /tmp, which may be anybody's.
+            sys.exit(f"error: no kernel headers at {modules}/build; run bench deploy")
         from bcc import BPF
 
         flags = [f"-D{name}={value}" for name, value in request["defines"].items()]

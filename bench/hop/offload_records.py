@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -275,11 +276,23 @@ def put_back(folder: str = RECORDS) -> list[str]:
 def left(folder: str = RECORDS) -> bool:
     """Is there a record of this namespace?"""
     here = namespace()
-    return any(inode == here.inode for inode, _, _ in _names(folder))
+    with contextlib.suppress(OSError):
+        return any(inode == here.inode for inode, _, _ in _names(folder))
+    return False
+
+
+def require_own(folder: str) -> None:
+    """Raise OSError for a folder of records in which anybody else may have written them."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not own or found.st_mode & 0o022:
+            raise OSError(f"{folder} is not a folder of root's alone: remove it")
 
 
 def _names(folder: str) -> list[tuple[int, int, str]]:
     """Return (inode of a namespace, ifindex, name) of the files in a folder of records."""
+    require_own(folder)
     names: Iterable[str] = ()
     with contextlib.suppress(FileNotFoundError):
         names = sorted(os.listdir(folder))
@@ -324,9 +337,14 @@ def main(argv: list[str]) -> int:
     """Put back, and print what that was of. argv: the folder of records, if it is another."""
     folder = argv[0] if argv else RECORDS
     held = lock()
-    # An agent that is alive puts back its own.
-    done = put_back(folder) if held else []
-    print(json.dumps(done + remove_stale(folder)))
+    try:
+        # An agent that is alive puts back its own.
+        done = put_back(folder) if held else []
+        done += remove_stale(folder)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(done))
     return 0
 
 

@@ -104,6 +104,7 @@ def write(folder: str, record: records.Record) -> None:
 def _create(path: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(3):
+        records.require_own(os.path.dirname(path))
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         # Hosts may share a file system: another one's agent removes the folder when it is empty.
         with contextlib.suppress(FileNotFoundError):

@@ -48,16 +48,23 @@ def ensure(directory: Path, *, check: bool = False) -> bool:
 
 
 def _ensure_directory(directory: Path, *, check: bool) -> bool:
-    if directory.is_dir() and directory.stat().st_mode & 0o7777 == 0o755:
+    if directory.is_dir() and _is_own(directory, 0o755):
         return False
     if not check:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.chown(directory, os.geteuid(), os.getegid())
         directory.chmod(0o755)
     return True
 
 
+def _is_own(path: Path, mode: int) -> bool:
+    """Say whether a path, and not what it leads to, has a mode and is this user's."""
+    found = path.lstat()
+    return found.st_uid == os.geteuid() and found.st_mode & 0o7777 == mode
+
+
 def _ensure_file(path: Path, wanted: bytes, *, check: bool) -> bool:
-    if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o7777 == 0o644:
+    if path.is_file() and _is_own(path, 0o644):
         found = path.read_bytes()
         if hashlib.sha256(found).digest() == hashlib.sha256(wanted).digest():
             return False

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +22,25 @@ _SSHD = "/usr/sbin/sshd"
 _PRIVSEP = Path("/run/sshd")  # sshd refuses to start without it
 
 
+def _require_own(folder: Path) -> None:
+    """Raise BenchError for a folder of labs in which anybody else may have written.
+
+    Commands of what is in there run as root.
+    """
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not own or found.st_mode & 0o022:
+        raise BenchError(f"{folder} is not a folder of root's alone", remedy="remove it")
+
+
 @contextlib.contextmanager
 def all_labs_locked() -> Iterator[None]:
     """Hold the lock under which labs are made and removed; leaves no empty folder behind."""
     folder = paths.runtime_dir()
+    _require_own(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock_path = folder / ".lock"
     with lock_path.open("w") as lock:
@@ -80,6 +97,8 @@ def read_state(name: str) -> tuple[Lab, Owner | None] | None:
 
 def lab_names() -> list[str]:
     """Return the names of all recorded labs."""
+    if os.geteuid() == 0:
+        _require_own(paths.runtime_dir())
     try:
         entries = sorted(paths.runtime_dir().iterdir())
     except FileNotFoundError:

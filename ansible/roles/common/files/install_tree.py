@@ -3,7 +3,7 @@
 
 Runs on hosts under the system's Python (3.9 or later), standard library only:
 `install_tree.py [--check] ROOT [DIRECTORY…] < packed`. The directories are made below ROOT as well,
-with whatever is in them left alone. Prints `changed: …` or `unchanged`.
+with whatever is in them left alone that is root's alone. Prints `changed: …` or `unchanged`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_dir(path: Path) -> None:
     """Make `path` a directory of root's own with mode 0755."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         path.unlink()
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o755, parents=True, exist_ok=True)
     os.chown(path, 0, 0)
     path.chmod(0o755)
 
@@ -94,6 +94,8 @@ def install(
             changed.append(str(directory))
             if not check:
                 make_dir(directory)
+    for name in others:
+        changed += remove_strange(root / name, check=check)
     for path, content in wanted.items():
         if not is_right(path, 0o644, content):
             changed.append(str(path))
@@ -108,6 +110,35 @@ def install(
     return changed
 
 
+def remove_strange(folder: Path, *, check: bool) -> list[str]:
+    """Remove what below `folder` is not root's, or others may write to; return what that was.
+
+    Root acts on records there: those that somebody else may have written say nothing.
+    """
+    removed: list[str] = []
+    for path in sorted(folder.rglob("*"), reverse=True):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            # An agent that is at work has files that come and go.
+            continue
+        # Everybody may do everything with a link, by its mode.
+        if found.st_uid == 0 and (path.is_symlink() or not found.st_mode & 0o022):
+            continue
+        removed.append(str(path))
+        if not check:
+            remove(path)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def remove_others(folder: Path, keep: set[Path], *, check: bool) -> list[str]:
     """Remove what is below `folder` and not in `keep`; return what that was."""
     removed: list[str] = []
@@ -115,12 +146,8 @@ def remove_others(folder: Path, keep: set[Path], *, check: bool) -> list[str]:
         if path in keep or CACHE in path.relative_to(folder).parts:
             continue
         removed.append(str(path))
-        if check:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if not check:
+            remove(path)
     return removed
 
 
@@ -131,6 +158,8 @@ def main(arguments: list[str]) -> int:
     if not Path(root).is_absolute():
         print(f"not an absolute path: {root}", file=sys.stderr)
         return 2
+    # Nobody else gets to write in between, whatever the login has set.
+    os.umask(0o022)
     changed = install(Path(root), unpack(sys.stdin.read()), others, check=check)
     print(f"changed: {' '.join(changed)}" if changed else "unchanged")
     return 0

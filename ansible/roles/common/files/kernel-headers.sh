@@ -14,6 +14,7 @@
 #        kernel-headers.sh [--check] --unlink --record FILE      removes exactly what it made
 # Exit status: 0 done, 1 no headers (one line on standard error says why and what to do).
 set -eu
+umask 022
 
 check=no link=no unlink=no record=
 while [ $# -gt 0 ]; do
@@ -143,12 +144,18 @@ link_to() {
 	is_whole "$modules" || fail "the headers that $build leads to are not whole"
 }
 
+# Is all of this root's alone? What others may have written is no record of ours.
+own() {
+	[ -z "$(find "$@" -maxdepth 0 \( ! -user 0 -o -perm /022 \))" ]
+}
+
 remove_link() {
 	[ -n "$record" ] || fail "--unlink needs --record FILE"
 	if [ ! -e "$record" ]; then
 		echo unchanged
 		return
 	fi
+	own "$(dirname "$record")" "$record" || fail "$record may have been written by others: remove it"
 	removed=
 	while read -r kind path target; do
 		case $kind in
@@ -159,7 +166,8 @@ remove_link() {
 			fi
 			;;
 		tree)
-			[ "$check" = yes ] || rm -rf "$path"
+			# The only one that this script makes.
+			[ "$check" = yes ] || [ "$path" != "$store" ] || rm -rf "$path"
 			;;
 		dir)
 			# Another package may have come to use it: then it stays.

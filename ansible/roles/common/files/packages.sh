@@ -9,6 +9,7 @@
 #        packages.sh remove [--check] FILE
 #                                         removes the packages in FILE if nothing else would go
 set -eu
+umask 022
 # Nobody is asked, and no other service is restarted.
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 
@@ -65,6 +66,11 @@ add() {
 	return $status
 }
 
+# Is all of this root's alone? What others may have written is no record of ours.
+own() {
+	[ -z "$(find "$@" -maxdepth 0 \( ! -user 0 -o -perm /022 \))" ]
+}
+
 # Reads names from the file, so that what apt proposes can be held against it.
 remove() {
 	check=no
@@ -76,6 +82,10 @@ remove() {
 		echo unchanged
 		return
 	fi
+	own "$(dirname "$1")" "$1" || {
+		echo "kept: $1 may have been written by others"
+		return
+	}
 	# shellcheck disable=SC2046  # one word a package name
 	names=$(installed $(cat "$1"))
 	if [ -z "$names" ]; then

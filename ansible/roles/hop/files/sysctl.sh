@@ -29,6 +29,7 @@
 # Usage: sysctl.sh set [--check] HOST 4|6 NIC...
 #        sysctl.sh restore [--check] HOST    prints `hopbench-sysctl changed|unchanged`
 set -eu
+umask 022
 
 verb=${1:?usage: sysctl.sh set|restore [--check] HOST [4|6 NIC...]}
 shift
@@ -74,9 +75,11 @@ settings() {
 	done
 }
 
-# What this boot's record says, a line a setting.
+# What this boot's record says, a line a setting. What others may have written is no record of ours.
 recorded() {
-	[ ! -e "$record" ] || awk -v boot="$boot" \
+	[ ! -e "$record" ] ||
+		[ -n "$(find "$(dirname "$state")" "$state" "$record" -maxdepth 0 \
+			\( ! -user 0 -o -perm /022 \))" ] || awk -v boot="$boot" \
 		'NR == 1 && $2 != boot { exit } NR > 1 { print }' "$record"
 }
 
