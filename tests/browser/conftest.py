@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.report.make import make
+from bench.reproduce.page import make as reproduced
+from bench.reproduce.record import Reproduction
 from bench.runs import RunReader
 from tests.browser.browser import CHROMIUM, DRIVER, Browser, browser
-from tests.browser.runs import RUNS
+from tests.browser.runs import RUNS, reproduction
 
 Pages = Callable[[str], Path]
 
@@ -32,14 +34,16 @@ def _shown() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session", name="pages")
 def _pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
-    """Return the page of the run of a name in RUNS."""
+    """Return the page of the run of a name in RUNS, or of the reproduction."""
     made: dict[str, Path] = {}
 
     def page(name: str) -> Path:
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
-            run = RUNS[name](folder)
-            made[name] = make(RunReader.open(str(run), folder))
+            if name == reproduction.__name__:
+                made[name] = reproduced(Reproduction.open(reproduction(folder)))
+            else:
+                made[name] = make(RunReader.open(str(RUNS[name](folder)), folder))
         return made[name]
 
     return page

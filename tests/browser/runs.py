@@ -13,19 +13,23 @@ from typing import Any
 from bench import tables
 from bench.cells import Cell
 from bench.results import RUN_FILE, Sample, Timing
+from bench.runs import REPRODUCE_FILE
 from bench.sweep import Sweep, cross, with_twins
 from tests.unit.synthetic import connections, sample, write_run
 
 SCHEMA_1 = Path(__file__).parents[1] / "unit" / "data" / "schema1"
+REPRODUCTION = Path(__file__).parents[2] / "results" / "reference-reproduce"
 COST_US = {"direct": 0.0, "socat": 490.0, "nft": 34.0, "xdp": 6.5}
 HOSTILE = (
-    "<script>document.title = 'owned'</script>",
-    "</style><img src=x onerror=\"document.title='owned'\">",
-    "\"><svg onload=\"document.title='owned'\">'",
+    "<script>window.owned = 1; alert(1)</script>",
+    '</style><img src=x onerror="window.owned = 1">',
+    '"><svg onload="window.owned = 1">\'',
     "</title></script><a href='javascript:alert(1)'>{{ 7 * 7 }}{% raw %}",
     "Ωμέγα \N{RIGHT-TO-LEFT OVERRIDE}txet \N{BELL}\N{NULL} 名前 \ud800",
     "x" * 3000,
     '=HYPERLINK("http://example.com"),\'\n\r",;',
+    "' autofocus onfocus='window.owned = 1' onmouseover=\"window.owned = 1\" tabindex=1 x=",
+    "]]></text><script>window.owned = 1</script><!-- --!>&lt;script&gt;alert(1)&#60;/script>",
 )
 
 
@@ -92,6 +96,24 @@ def hostile(folder: Path) -> Path:
         cell["mode"] = new if cell["mode"] == old else cell["mode"]
     (path / RUN_FILE).write_text(json.dumps(meta))
     _rename_mode(path, old, new)
+    return path
+
+
+def reproduction(folder: Path) -> Path:
+    """Return the reference reproduction with texts that are meant to break out of its page."""
+    path = Path(shutil.copytree(REPRODUCTION, folder / "reproduction"))
+    file = path / REPRODUCE_FILE
+    meta = json.loads(file.read_text(encoding="utf-8"))
+    hostile = {text: text for text in HOSTILE}
+    meta.update(
+        id=HOSTILE[0],
+        cut=list(HOSTILE),
+        notes=list(HOSTILE),
+        versions=hostile,
+        git_commit=HOSTILE[2],
+        machine=dict.fromkeys(meta["machine"], HOSTILE[1]) | hostile,
+    )
+    file.write_text(json.dumps(meta))
     return path
 
 
