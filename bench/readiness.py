@@ -130,7 +130,7 @@ def of_host(host: Host, found: Facts) -> Iterator[Finding]:
             yield Finding(
                 host.name,
                 "problem" if host.role == "hop" else "warning",
-                f"{title(name, nic)} already runs XDP program {get(nic, 'xdp_program')}",
+                f"{title(name, nic)} already runs XDP program {_program(nic)}",
                 "detach it, or wait for the run that holds it; bench clean removes our own",
             )
         kinds = {get(each, "kind") for each in get(nic, "qdiscs") or []} - {None, default}
@@ -163,6 +163,12 @@ def of_host(host: Host, found: Facts) -> Iterator[Finding]:
             "from",
             "wait for a minute, or widen net.ipv4.ip_local_port_range",
         )
+
+
+def _program(nic: Facts) -> str:
+    """Return the name and id of what runs on a NIC."""
+    number, name = get(nic, "xdp_program"), get(nic, "xdp_program_name")
+    return f"{name} (id {number})" if name else f"{number}"
 
 
 def nics(host: Host, found: Facts) -> Iterator[tuple[str, Facts]]:

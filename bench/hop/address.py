@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 
 FAMILIES = (4, 6)
 # Global unicast (RFC 4291) and unique local addresses (RFC 4193). A link-local one says nothing
@@ -31,3 +32,10 @@ def bracketed(address: str) -> str:
 def endpoint(address: str, port: int) -> str:
     """Return `198.18.0.2:7000` or `[2001:2::2]:7000`."""
     return f"{bracketed(address)}:{port}"
+
+
+def proc_address(address: str, port: int) -> str:
+    """Return address and port as /proc/net/tcp and tcp6 have them: words of the host's order."""
+    octets = ipaddress.ip_address(address).packed
+    words = (int.from_bytes(octets[i : i + 4], sys.byteorder) for i in range(0, len(octets), 4))
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"

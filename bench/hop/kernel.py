@@ -21,6 +21,8 @@ _ATTACHED = {1: "native", 2: "generic", 3: "offload", 4: "several"}
 XDP_FLAGS_UPDATE_IF_NOEXIST = 1
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_MMAPABLE = 1 << 10
+# struct bpf_prog_info, as far as to its name
+_PROG_INFO_LEN, _PROG_NAME = 80, slice(64, 80)
 _MAP_KINDS = {
     "HASH": 1,
     "ARRAY": 2,
@@ -134,14 +136,36 @@ def attach_xdp(prog_fd: int, ifindex: int, attach: str) -> int:
     number = -link_fd
     nic = socket.if_indextoname(ifindex)
     if number in (errno.EBUSY, errno.EEXIST):
-        raise HopError(
-            f"another XDP program is attached to {nic}", "detach it; it is never replaced"
-        )
+        raise refusal.taken(nic, *_attached(ifindex))
     try:
         reason = netlink.refusal(ifindex, prog_fd, FLAGS[attach])
     except OSError:
         reason = ""
     raise refusal.error(nic, attach, reason or _name(number), number)
+
+
+def _attached(ifindex: int) -> tuple[str, int, str]:
+    """Return (attach, program id, its name) of what is attached; 0 if it has gone meanwhile."""
+    try:
+        attach, prog_id = query_xdp(ifindex)
+    except HopError:
+        return "", 0, ""
+    return attach, prog_id, program_name(prog_id)
+
+
+def program_name(prog_id: int) -> str:
+    """Return the name of a loaded program, empty where it has none or has gone."""
+    fd: int = library().bpf_prog_get_fd_by_id(prog_id)
+    if fd < 0:
+        return ""
+    try:
+        info, size = ctypes.create_string_buffer(_PROG_INFO_LEN), ctypes.c_uint32(_PROG_INFO_LEN)
+        if library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)) < 0:
+            return ""
+        # Whoever loads a program calls it what he likes; the kernel takes letters, digits, _ and .
+        return info.raw[_PROG_NAME].rstrip(b"\0").decode(errors="replace")
+    finally:
+        os.close(fd)
 
 
 def query_xdp(ifindex: int) -> tuple[str, int]:

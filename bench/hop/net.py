@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import holder
 from .address import family
 from .errors import HopError
 from .process import tool
@@ -116,7 +117,7 @@ def require_free_port(address: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise HopError(
-                    f"port {port} is taken by another program",
+                    f"port {port} is taken by {holder.of_port(address, port)}",
                     "stop it, or choose another port in the inventory",
                 ) from error
             if error.errno == errno.EADDRNOTAVAIL:

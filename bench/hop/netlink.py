@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 
 # include/uapi/linux/{netlink,rtnetlink,if_link}.h
 _NLMSG_ERROR, _RTM_SETLINK = 2, 19
@@ -21,17 +22,28 @@ _UPDATE_IF_NOEXIST = 1
 _HEADER = struct.Struct("=IHHII")
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute as messages have it."""
     padding = bytes(-len(value) % 4)
     return struct.pack("=HH", 4 + len(value), kind) + value + padding
 
 
+def attributes(message: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and value of each attribute of a message, from an offset on."""
+    while at + 4 <= len(message):
+        size, kind = struct.unpack_from("=HH", message, at)
+        if size < 4:
+            return
+        yield kind & 0x3FFF, message[at + 4 : at + size]
+        at += (size + 3) // 4 * 4
+
+
 def _set_xdp(ifindex: int, prog_fd: int, flags: int) -> tuple[int, str]:
     """Ask for a program on a NIC; return (errno or 0, the driver's message or nothing)."""
-    xdp = _attribute(_IFLA_XDP_FD, struct.pack("=i", prog_fd))
-    xdp += _attribute(_IFLA_XDP_FLAGS, struct.pack("=I", flags))
+    xdp = attribute(_IFLA_XDP_FD, struct.pack("=i", prog_fd))
+    xdp += attribute(_IFLA_XDP_FLAGS, struct.pack("=I", flags))
     body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, ifindex, 0, 0)
-    body += _attribute(_IFLA_XDP | _NESTED, xdp)
+    body += attribute(_IFLA_XDP | _NESTED, xdp)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(5.0)
         # Without the request's own copy, so that attributes follow the error at a fixed place.
@@ -51,13 +63,10 @@ def _parse_ack(reply: bytes) -> tuple[int, str]:
     # struct nlmsgerr: the error, then the header of the request, or all of it.
     at = _HEADER.size + 4 + (_HEADER.size if flags & _NLM_F_CAPPED else (quoted + 3) // 4 * 4)
     message = ""
-    while flags & _NLM_F_ACK_TLVS and at + 4 <= length:
-        size, attribute = struct.unpack_from("=HH", reply, at)
-        if size < 4:
-            break
-        if attribute & 0x3FFF == _NLMSGERR_ATTR_MSG:
-            message = reply[at + 4 : at + size].rstrip(b"\0").decode(errors="replace")
-        at += (size + 3) // 4 * 4
+    if flags & _NLM_F_ACK_TLVS:
+        for kind, value in attributes(reply[:length], at):
+            if kind == _NLMSGERR_ATTR_MSG:
+                message = value.rstrip(b"\0").decode(errors="replace")
     return -number, message
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import net
+from . import holder, net
 from .address import endpoint
 from .config import Place, Target
 from .errors import HopError
@@ -13,6 +13,7 @@ from .errors import HopError
 TABLE = "hopbench"
 # nft's words for IPv4 and IPv6.
 FAMILIES = {4: "ip", 6: "ip6"}
+_NFPROTO = {4: 2, 6: 10}
 
 # `flags owner`: the kernel deletes the table when this process's netlink socket closes, also on
 # SIGKILL. The NAT chains see a flow's first packet only, so their counters count flows and cost
@@ -62,11 +63,9 @@ class NftForwarder:
         self.prepare()
         if self._active:
             self.stop()
-        for ip in FAMILIES.values():
+        for version, ip in FAMILIES.items():
             if self._command(f"list table {ip} {TABLE}")[0] == 0:
-                raise HopError(
-                    f"an nft table named {TABLE} is already there", "another run may be active"
-                )
+                raise _taken(version, ip)
         code, _, error = self._command(
             _RULES.format(
                 ip=self._ip,
@@ -113,3 +112,12 @@ class NftForwarder:
 
         code, output, error = self._nft.cmd(text)
         return code, json.loads(output) if output else {}, error
+
+
+def _taken(version: int, ip: str) -> HopError:
+    cause = f"the nft table {ip} {TABLE} is already there"
+    if owner := holder.of_table(_NFPROTO[version], TABLE):
+        return HopError(f"{cause}, owned by {owner}", "another run may be active: wait, or end it")
+    return HopError(
+        f"{cause}, and nobody owns it", f"if nobody needs it, nft delete table {ip} {TABLE}"
+    )

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words for a NIC that takes no XDP program: which, by what driver, why, and what helps."""
+"""Words for a NIC that takes no XDP program: why, or who has it, and what helps."""
 
 from __future__ import annotations
 
 import errno
 
-from . import ethtool
+from . import ethtool, holder
 from .errors import HopError
 
+# What libxdp attaches, to have it call all the programs that it was given for a NIC.
+_DISPATCHER = "xdp_dispatcher"
 _ONE_PAGE = "a packet has to fit one page"
 # What drivers complain of, and what helps; the first that is found in the reason counts.
 _REMEDIES = (
@@ -22,6 +24,20 @@ _REMEDIES = (
     ("lro", "ethtool -K {nic} lro off"),
     ("csum", "ethtool -K {nic} rx off, or change the offloads of the virtual machine's host"),
 )
+
+
+def taken(nic: str, attach: str, prog_id: int, name: str) -> HopError:
+    """Return the error for a NIC that another program has; prog_id: 0 where that is not known."""
+    cause = f"another XDP program is attached to {nic}"
+    if not prog_id:
+        return HopError(cause, "detach it; it is never replaced")
+    cause = f"{cause}: {name or 'one without a name'} (id {prog_id})"
+    how = f"ip link set {nic} {'xdpgeneric' if attach == 'generic' else 'xdp'} off"
+    if name == _DISPATCHER:
+        cause, how = f"{cause}, libxdp's dispatcher", f"xdp-loader unload {nic} --all"
+    if held := holder.of_program(prog_id):
+        return HopError(f"{cause}, held by {held}", "end that, or detach it; it is never replaced")
+    return HopError(cause, f"detach it, as by {how}; it is never replaced")
 
 
 def error(nic: str, attach: str, reason: str, number: int) -> HopError:

@@ -3,26 +3,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import subprocess
-import sys
 from pathlib import Path
 
 from . import net, process
-from .address import bracketed, endpoint
+from .address import bracketed, endpoint, proc_address
 from .config import Place, Target
 from .errors import HopError
 
 LISTEN_LIMIT_S = 15.0
 # The kernel caps it at net.core.somaxconn; socat's default of 5 would refuse bursts.
 BACKLOG = 4096
-
-
-def proc_address(address: str, port: int) -> str:
-    """Return address and port as /proc/net/tcp and tcp6 have them: words of the host's order."""
-    octets = ipaddress.ip_address(address).packed
-    words = (int.from_bytes(octets[i : i + 4], sys.byteorder) for i in range(0, len(octets), 4))
-    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 class SocatForwarder:

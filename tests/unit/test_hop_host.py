@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -17,9 +18,10 @@ import pytest
 
 from bench import paths
 from bench.hop import compiler, config, net, process, program, version, xdp
+from bench.hop.address import proc_address
 from bench.hop.errors import HopError
 from bench.hop.nft import NftForwarder
-from bench.hop.socat import SocatForwarder, proc_address
+from bench.hop.socat import SocatForwarder
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -131,7 +133,8 @@ def test_ports_that_are_taken(family: socket.AddressFamily, local: str, foreign:
     with socket.create_server((local, 0), family=family) as listener:
         port = listener.getsockname()[1]
         error = fails(net.require_free_port, local, port)
-        assert error.cause == f"port {port} is taken by another program"
+        name = Path("/proc/self/comm").read_text().strip()
+        assert error.cause == f"port {port} is taken by {name} (process {os.getpid()})"
     net.require_free_port(local, port)
     error = fails(net.require_free_port, foreign, port)
     assert error.cause == f"{foreign} is not an address of this host"
@@ -290,7 +293,7 @@ class FakeNft:
     ("refuse", "cause"),
     [
         ("", ""),
-        ("table", "an nft table named hopbench is already there"),
+        ("table", "the nft table ip hopbench is already there, and nobody owns it"),
         ("rules", "nft refuses the rules: Error: syntax error"),
     ],
 )

@@ -217,6 +217,15 @@ def test_that_is_fine(changes: dict[str, Any]) -> None:
     ("changes", "level", "text"),
     [
         ({"nic__xdp_mode": "native", "nic__xdp_program": 7}, "problem", "eth0 (ixgbe) already"),
+        (
+            {
+                "nic__xdp_mode": "native",
+                "nic__xdp_program": 7,
+                "nic__xdp_program_name": "xdp_dispatcher",
+            },
+            "problem",
+            "eth0 (ixgbe) already runs XDP program xdp_dispatcher (id 7)",
+        ),
         ({"nft_tables": ["inet filter", "ip nat"]}, "warning", "nft has tables of others (inet "),
         ({"memory__available_bytes": 150_000_000}, "warning", "150 MB of memory are left"),
         ({"sysctls__net.core.bpf_jit_enable": "0"}, "warning", "BPF is interpreted"),
