@@ -51,6 +51,25 @@ def write_atomic(path: Path, text: str) -> None:
     replace_atomic(path, write)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove temporary files, below a folder, of processes that were killed while they wrote."""
+    for path in folder.rglob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and _ended(int(pid)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def replace_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Replace a file in one step that survives a crash at any point.
 

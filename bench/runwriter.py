@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import tables
 from bench.errors import BenchError
-from bench.files import make_dirs, unwritable, write_atomic
+from bench.files import make_dirs, remove_unfinished, unwritable, write_atomic
 from bench.results import (
     AGENTS_FOLDER,
     COLUMNS,
@@ -50,6 +50,7 @@ class RunWriter:
         """Raises BenchError when another process is making this run."""
         self.path = path
         self._lock = _locked(path)
+        remove_unfinished(path)
         self._document = document
         self._samples = dict(rows or {})
 

@@ -329,19 +329,21 @@ class Session:
 
         A NIC without a link is waited for. Raises BenchError with what is still not right.
         """
-        self._renew(PREPARE_LIMIT_S)
+        # Starts nginx anew, and puts the server's offloads back.
+        self._server.ask(self._place(self._server.host), PREPARE_LIMIT_S)
         self._active, self._offloads = ("", "", len(self._hops)), ""
         self.switch(("direct", "", 0))
+        asked = [(self._client, "renew"), *((each, "counters") for each in self._agents[1:])]
+        look = [(each, {"op": word, "lease_s": PREPARE_LIMIT_S}) for each, word in asked]
         until = time.monotonic() + _RECOVER_S
         while True:
             try:
-                ask_all(self._hop_agents, {"op": "counters", "lease_s": PREPARE_LIMIT_S})
+                ask_each(look)
                 break
             except BenchError:
                 if time.monotonic() > until:
                     raise
             time.sleep(_RECOVER_EVERY_S)
-        self._server.ask(self._place(self._server.host), PREPARE_LIMIT_S)
 
     def _records(self) -> bytes:
         """Fetch what the connection timer saw in the last sample. Raises BenchError."""

@@ -66,6 +66,7 @@ class Load:
             return _fetch(message)
         if operation == "renew":
             config.nothing_else(message)
+            net.require_links(self._nics)
             return {"event": "ready"}
         if operation in ("still", "abort"):
             # siege has just ended by itself.

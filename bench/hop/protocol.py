@@ -66,7 +66,12 @@ class Lease:
 
     def renew(self, seconds: float) -> None:
         """Start the lease anew, for `seconds` from now."""
-        self._until = time.monotonic() + min(max(seconds, 1.0), MAX_LEASE_S)
+        self._seconds = min(max(seconds, 1.0), MAX_LEASE_S)
+        self.again()
+
+    def again(self) -> None:
+        """Start the lease anew, for as long as the last time."""
+        self._until = time.monotonic() + self._seconds
 
     @property
     def left_s(self) -> float:
@@ -86,6 +91,8 @@ def messages(lease: Lease) -> Iterator[Message]:
         if newline:
             pending = rest
             yield _renewing(decode(line), lease)
+            # Whoever waits for an answer cannot renew the lease meanwhile.
+            lease.again()
             continue
         if len(pending) > MAX_LINE:
             raise HopError("a line of configuration is too long")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.files import make_dirs, replace_atomic, write_atomic
+from bench.files import make_dirs, remove_unfinished, replace_atomic, write_atomic
 from bench.report.document import Document, Figure, Table
 from bench.report.page import render
 
@@ -20,6 +20,7 @@ def write(folder: Path, html_name: str, document: Document) -> Path:
     page = render(document)
     plots = folder / PLOTS_FOLDER
     make_dirs(plots)
+    remove_unfinished(folder)
     for section in document.sections:
         for item in section.items:
             if isinstance(item, Figure):
