@@ -182,6 +182,9 @@ class Start:
 
     def _lines(self, output: bytes, errors: bytes) -> list[str]:
         text = (output + b"\n" + errors).decode(errors="replace").replace(self._prompt, "")
+        if self._become.password:
+            # A login may say again whatever it is told.
+            text = text.replace(self._become.password, "…")
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _refused(self, output: bytes, errors: bytes) -> BenchError:

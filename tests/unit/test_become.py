@@ -240,6 +240,19 @@ def test_refusals(tmp_path: Path, script: str, password: str | None, reason: str
     assert time.monotonic() - begin < 20
 
 
+@pytest.mark.parametrize("then", ["exit 1", "exec sleep 60"])
+def test_a_login_that_says_again_what_it_is_told(tmp_path: Path, then: str) -> None:
+    echoes = 'printf %s "$prompt" >&2; read -r word; echo "password is $word"\n'
+    with pytest.raises(BenchError) as caught:
+        talk(
+            tmp_path,
+            become.Become(True, password="p w"),
+            limit_s=3.0,
+            sudo=RUN + echoes + f"echo $word: no such user >&2; {then}",
+        )
+    assert "p w" not in caught.value.one_line()
+
+
 def test_no_sudo(tmp_path: Path) -> None:
     how = become.Become(True, program=str(tmp_path / "sudo"))
     with pytest.raises(BenchError, match=r"sudo is not installed \(install it, or log in as root"):
