@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,10 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000
 MAX_RANGE = 10_000
 
+_MODULES = (
+    *("ansible.errors", "ansible.inventory.manager", "ansible.parsing.dataloader"),
+    *("ansible.parsing.vault", "ansible.utils.display", "ansible.vars.manager", "jinja2.sandbox"),
+)
 _RANGE = re.compile(r"\[([0-9]+):([0-9]+)(?::[0-9]+)?\]")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,6 +52,12 @@ def read(path: Path, groups: Sequence[str]) -> dict[str, list[tuple[str, Mapping
         raise
     except Exception as error:  # Ansible's own family is large, and it lets others pass
         raise Unreadable(f"is not an inventory: {first_line(error)}") from None
+
+
+def prepare() -> None:
+    """Import what reading needs, for children to have it at once."""
+    for module in _MODULES:
+        importlib.import_module(module)
 
 
 def first_line(error: BaseException) -> str:

@@ -26,12 +26,22 @@ class InventoryError(BenchError):
         self, file: Path, cause: str, *, host: str | None = None, variable: str | None = None
     ) -> None:
         self.file, self.variable = file, variable
+        self._said = cause, host
         where = f"{file}: "
         if host:
             where += f"host {host}: "
         if variable:
             where += f"{variable} "
         super().__init__(where + cause)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For pickle, which knows of no keywords.
+        cause, host = self._said
+        return _again, (self.file, cause, host, self.variable)
+
+
+def _again(file: Path, cause: str, host: str | None, variable: str | None) -> InventoryError:
+    return InventoryError(file, cause, host=host, variable=variable)
 
 
 class HostVariables:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import current, paths, ssh_variables
-from bench.ansible_inventory import Unreadable, read
+from bench.ansible_inventory import Unreadable, prepare, read
 from bench.chain import Chain, Host, Role
+from bench.confined import Exceeded, confined
 from bench.errors import BenchError
 from bench.hop.config import ATTACH, MOST_NAT_FLOWS, NAT_POLICIES
 from bench.host_variables import HostVariables
@@ -65,8 +66,19 @@ def _holds(question: Callable[[], bool]) -> bool:
 
 
 def load(source: str | None) -> Chain:
-    """Read and check an inventory. Raises BenchError for the first mistake found."""
+    """Read and check an inventory. Raises BenchError for the first mistake found.
+
+    Its templates, and Ansible's own parsers, have bounded time and memory.
+    """
     path = find(source)
+    prepare()
+    try:
+        return confined(lambda: _load(path))
+    except Exceeded as error:
+        raise InventoryError(path, f"takes {error} to read") from None
+
+
+def _load(path: Path) -> Chain:
     try:
         groups = read(path, [group for group, _ in _GROUPS])
     except OSError as error:
