@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/findings.md are what the reference runs say.
+"""The tables of docs/findings.md, and figures in its sentences, are what the reference runs say.
 
 python tests/unit/test_findings.py     writes them anew
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ import pytest
 
 from bench.cells import title
 from bench.compare import compare
+from bench.reproduce.cells import CHAIN, LOOPBACK, REPORT
+from bench.reproduce.examined import Examined
+from bench.reproduce.plan import LEGACY
+from bench.reproduce.record import Reproduction
+from bench.reproduce.tally import SUM_ERRORS, SYN_AGAIN
 from bench.runs import RunReader
 from bench.sentences import figure, interval, times
 
@@ -134,11 +140,66 @@ def bulk() -> str:
     return table(["hops", "nft, no XDP on the path, µs", "XDP, µs", "XDP / nft"], rows)
 
 
+def again() -> str:
+    """Return what the 2022 experiment took, in the report and made again."""
+    examined = reproduced()
+    sides = {
+        "the report: socat": (REPORT, "socat"),
+        "the report: XDP": (REPORT, "xdp"),
+        "made again: socat on loopback": (LOOPBACK, "socat"),
+        "made again: its filter on loopback": (LOOPBACK, LEGACY),
+        "this project's filter on loopback": (LOOPBACK, "xdp"),
+        "one host a hop: socat": (CHAIN, "socat"),
+        "one host a hop: nft": (CHAIN, "nft"),
+        "one host a hop: XDP": (CHAIN, "xdp"),
+    }
+    rows = []
+    for head, (part, mode) in sides.items():
+        said = []
+        for count in (1, 4):
+            row = examined.row(part, mode, count, 312)
+            assert row is not None and row["made"] == 100
+            short = f"{row['elapsed_s']:.2g}" if row["elapsed_s"] < 1 else f"{row['elapsed_s']:.1f}"
+            text = f"{row['elapsed_s']:.2f}" if part == REPORT else short
+            whole = part == REPORT or row["done"] == row["made"]
+            said.append(text if whole else f"{text} ({row['done']} answered)")
+        rows.append([head, *said])
+    return table(["100 requests of 312 bytes, seconds", "1 forwarder", "4 forwarders"], rows)
+
+
+@cache
+def reproduced() -> Examined:
+    """Return all that is known of the reference reproduction."""
+    return Examined.of(Reproduction.open(RESULTS / "reference-reproduce"))
+
+
+def phrases() -> list[str]:
+    """Return what sentences of the document say of the reference runs."""
+    floors = [
+        each["noise_floor"]
+        for each in of("reference-lab")["validity"]["noise_floors"]
+        if (each["metric"], each["concurrency"]) == ("response_us", 1)
+    ]
+    tallies = reproduced().tallies
+    legacy, ours, socat = (tallies[mode] for mode in (LEGACY, "xdp", "socat"))
+    odd = ours.shares.waited + ours.shares.never
+    return [
+        f"XDP differed from itself by up to {100 * max(floors):.0f} % at one connection at a time",
+        f"Of {legacy.shares.total:,} connections through the filter {legacy.shares.waited} waited "
+        f"a second or more and {legacy.shares.never} were never open",
+        f"with {legacy.per_100(SYN_AGAIN):.0f} repeated SYNs and "
+        f"{legacy.per_100(SUM_ERRORS):.0f} wrong checksums for every 100 connections",
+        f"no wrong checksum, and {odd} of {ours.shares.total:,} connections were late or failed",
+        f"socat's {socat.shares.total:,} lost none",
+    ]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "per hop": per_hop,
     "rates": rates,
     "offloads": offloads,
     "bulk": bulk,
+    "again": again,
 }
 
 
@@ -151,6 +212,14 @@ def block(name: str) -> re.Pattern[str]:
 def test_a_table_is_what_its_run_says(name: str) -> None:
     (found,) = block(name).findall(FINDINGS.read_text())
     assert found == TABLES[name](), "python tests/unit/test_findings.py"
+
+
+def test_sentences_have_the_figures_of_the_runs() -> None:
+    text = " ".join(FINDINGS.read_text().split())
+    assert [each for each in phrases() if each not in text] == []
+    ours, socat = (reproduced().tallies[mode] for mode in ("xdp", "socat"))
+    assert ours.rise(SUM_ERRORS) == 0
+    assert socat.shares.waited == socat.shares.never == 0
 
 
 def main() -> None:
