@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import current, paths, ssh_variables
+from bench import current, lookups, paths, ssh_variables
 from bench.ansible_inventory import Unreadable, prepare, read
 from bench.chain import Chain, Host, Role
 from bench.confined import Exceeded, confined
@@ -115,7 +115,7 @@ def _host(path: Path, name: str, role: Role, vars_: Mapping[str, Any]) -> Host:
         "hop": take.port("forward_port", 7000),
         "server": take.port("server_port", 8000),
     }
-    return Host(
+    host = Host(
         name=name,
         role=role,
         data_ip=data_ip,
@@ -132,6 +132,12 @@ def _host(path: Path, name: str, role: Role, vars_: Mapping[str, Any]) -> Host:
             if key.startswith("ansible_") and key in ssh_variables.NAMES
         },
     )
+    # After what has a better word for it.
+    if found := lookups.culprit(vars_):
+        variable, what = found
+        cause = f"leads to {what}, which may run commands when Ansible fills it in"
+        raise InventoryError(path, cause, host=name, variable=variable)
+    return host
 
 
 def _check_distinct(chain: Chain) -> None:
