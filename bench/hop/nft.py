@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from . import holder, net
@@ -93,7 +94,7 @@ class NftForwarder:
             raise HopError(f"the nft table is gone: {error.strip()}")
         found = {
             item["counter"]["name"]: int(item["counter"]["packets"])
-            for item in output["nftables"]
+            for item in json.loads(output)["nftables"]
             if "counter" in item
         }
         return {"flows_opened": found["flows"], "flows_masqueraded": found["masqueraded"]}
@@ -107,11 +108,10 @@ class NftForwarder:
             self._active = False
             self._command(f"delete table {self._ip} {TABLE}")
 
-    def _command(self, text: str) -> tuple[int, Any, str]:
-        import json
-
+    def _command(self, text: str) -> tuple[int, str, str]:
+        # Not every output is JSON: of a table with an owner, libnftables 1.0.6 adds a comment.
         code, output, error = self._nft.cmd(text)
-        return code, json.loads(output) if output else {}, error
+        return code, output, error
 
 
 def _taken(version: int, ip: str) -> HopError:

@@ -8,7 +8,6 @@ import random
 import socket
 import statistics
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from select import select
 
 from bench.lab.model import Lab
-from tests.lab.conftest import inside, wait_until
+from tests.lab.conftest import wait_until
+from tests.lab.data_ssh import Ssh
 from tests.lab.endpoints import (
     HOP_PORT,
     Hops,
@@ -125,40 +125,6 @@ def send(sender: socket.socket, frames: Sequence[bytes], mark: bytes, hops: Hops
         due += 1
         time.sleep(0.003)
         assert wait_until(arrived), due
-
-
-class Ssh:
-    """An sshd in hop 1's namespace, and the client's way to it over the data network."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab, self._address = lab, host_of(lab, "hop1").data_ip
-
-    def __enter__(self) -> Ssh:
-        enter = ["ip", "netns", "exec", self._lab.namespace("hop1")]
-        config = ["-f", f"{self._lab.folder}/sshd_config", "-o", f"ListenAddress={self._address}"]
-        self._daemon = subprocess.Popen(
-            [*enter, "/usr/sbin/sshd", "-D", "-e", "-p", "22", *config], stderr=subprocess.DEVNULL
-        )
-        assert wait_until(lambda: ":22 " in inside(self._lab, "hop1", "ss", "-Hltn"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._daemon.terminate()
-        self._daemon.wait(timeout=10)
-
-    def run(self, command: str) -> subprocess.Popen[bytes]:
-        """Start a command on the hop."""
-        enter = ["ip", "netns", "exec", self._lab.namespace("client")]
-        options = ["ProxyCommand=none", "HostKeyAlias=hop1", "ConnectTimeout=15"]
-        return subprocess.Popen(
-            [
-                *(*enter, "ssh", "-F", f"{self._lab.folder}/ssh_config"),
-                *(word for option in options for word in ("-o", option)),
-                *(self._address, command),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
 
 
 def keep_asking(ssh: Ssh, stop: threading.Event, took: list[float]) -> None:
