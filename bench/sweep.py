@@ -31,6 +31,7 @@ DEFAULT_SWEEP = Path(__file__).resolve().parent / "sweeps" / "default.toml"
 
 MAX_CELLS = 10_000
 _MAX_FILE_BYTES = 1 << 20
+_MAX_LINE_BYTES = 1 << 14
 _TABLE_KEYS = ("modes", "attach", "offloads", "hops", "sizes", "concurrency", "requests")
 
 
@@ -169,6 +170,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read: {reason}") from error
     if len(content) > _MAX_FILE_BYTES:
         raise UsageError(f"{path}: larger than {_MAX_FILE_BYTES} bytes, which is no sweep file")
+    # tomllib takes time by the square of how many parts a dotted key has, which is of one line.
+    longest = max(map(len, content.splitlines()), default=0)
+    if longest > _MAX_LINE_BYTES:
+        raise UsageError(f"{path}: has a line of more than {_MAX_LINE_BYTES} bytes")
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
