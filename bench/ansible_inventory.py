@@ -60,11 +60,22 @@ def prepare() -> None:
         importlib.import_module(module)
 
 
+# What Ansible says of a line that it cannot read, and repeats: there may be a password in it.
+_REPEATED = (
+    (re.compile(r"(definition) '(\S+) .*'(: [^']*)$"), r"\1 of \2\3"),
+    (re.compile(r"(Expected key=value host variable assignment), got: .*"), r"\1"),
+    (re.compile(r"(Expected (?:key=value|group name), got: \S+) .*"), r"\1"),
+    (re.compile(r"(expected dictionary) and got: .*"), r"\1"),
+)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an exception says, or two when the first ends in a colon."""
     text = str(getattr(error, "message", "") or error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     words = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    for pattern, instead in _REPEATED:
+        words = pattern.sub(instead, words)
     return words[:300] or type(error).__name__
 
 

@@ -72,7 +72,9 @@ class HostVariables:
                     break
                 value = rendered
         except Exception as error:  # a template may raise anything
-            raise self._error(variable, f"cannot be resolved: {first_line(error)}") from None
+            # A template's mistake is told by its words, which may be those of a password.
+            reason = "" if "pass" in variable else f": {first_line(error)}"
+            raise self._error(variable, f"cannot be resolved{reason}") from None
         if isinstance(value, str) and len(value) > _MAX_VALUE:
             raise self._error(variable, f"is longer than {_MAX_VALUE} characters")
         # Ansible's strings carry tags; the rest of hopbench wants plain ones.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -77,8 +78,12 @@ def run_playbook(
     with _private_folder() as private:
         control = private / "ssh"
         control.mkdir()
-        # On the command line of every process that belongs to this run: it is how they are found.
+        # A way to a host may have a secret in it: in a file, variables are on no command line, nor
+        # in the one that ansible-runner keeps. The folder's name is on that of every process that
+        # belongs to this run: it is how they are found.
         variables = {**extra_vars, "ansible_control_path_dir": str(control)}
+        (private / "env").mkdir()
+        (private / "env" / "extravars").write_text(json.dumps(variables))
 
         def must_stop() -> bool:
             if not error and time.monotonic() < deadline:
@@ -93,7 +98,6 @@ def run_playbook(
                 ident=folder.name,
                 playbook=str(playbook),
                 inventory=str(inventory.resolve()),
-                extravars=variables,
                 forks=forks,
                 cmdline="--check" if check else None,
                 settings={"pexpect_timeout": 1},

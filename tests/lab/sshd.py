@@ -26,6 +26,7 @@ PASSWORD = "open sesame'$x"
 _START = """\
 set -e
 for name in passwd group shadow sudoers; do mount --bind "$1/$name" "/etc/$name"; done
+[ ! -d "$1/opt" ] || mount --bind "$1/opt" /opt
 exec {sshd} -D -e -f "$1/$2"
 """
 
@@ -44,7 +45,10 @@ def public(file: Path) -> str:
 
 @dataclass
 class Site:
-    """The files of some SSH servers, and the servers that run with them."""
+    """The files of some SSH servers, and the servers that run with them.
+
+    Where there is a folder `opt` among the files, it is what the hosts have at /opt.
+    """
 
     lab: Lab
     folder: Path

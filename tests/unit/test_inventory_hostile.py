@@ -112,7 +112,7 @@ ALIASES = "".join(
         ("# nothing\n", "has no group [client]"),
         ("[]", "is not an inventory: "),
         ("all: [client]", "has no group [client]"),
-        ("all: {hosts: {alpha: 1}}", "Invalid data from file, expected dictionary and got: 1"),
+        ("all: {hosts: {alpha: 1}}", "Invalid data from file, expected dictionary"),
         ("client: {hosts: [alpha]}", "is not an inventory: "),
         (b"\xff\xfe[client\n\x00{{", "is not an inventory: "),
         (b"\x7fELF\x02\x01\x01" + bytes(range(256)) * 40, "is not an inventory: "),

@@ -68,7 +68,7 @@ HOST = "{file}: host bravo: "
         (HOP, "hop[1:20000]", "{file}: has a range of more than 10000 hosts"),
         (HOP, f"hop[1:{'9' * 5000}]", "{file}: has a range of more than 10000 hosts"),
         ("[hops]", "[hops", "{file}: is not an inventory: Failed to parse inventory"),
-        (HOP, HOP + " 7000", "Expected key=value host variable assignment, got: 7000"),
+        (HOP, HOP + " 7000", "Expected key=value host variable assignment"),
         (HOP, HOP + ' "', "{file}: is not an inventory: "),
         ("[hops]", "[hops:children]\nnowhere\n[x]", "{file}: is not an inventory: "),
         ("[hops]", "[hops:children]\nhops\n[x]", "{file}: is not an inventory: "),
@@ -79,6 +79,34 @@ def test_mistakes_in_the_chain(tmp_path: Path, old: str, new: str, line: str) ->
     said = fails(path)
     assert line.replace("{file}", str(path)) in said
     assert said.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (HOP, f"{HOP} ansible_password='open sesame", "host definition of bravo: No closing"),
+        (HOP, f"{HOP} ansible_password=it's open sesame", "host definition of bravo: No closing"),
+        (HOP, f"{HOP} ansible_password='x' open sesame='", "host definition of bravo: No closing"),
+        (HOP, f"{HOP} ansible_password='{'open sesame' * 50}", "definition of bravo: No closing"),
+        (HOP, f"{HOP} ansible_password=open sesame", "host variable assignment"),
+        ("data_nic=eth0", "ansible_password open sesame", "got: ansible_password"),
+        ("data_nic=eth0", "data_nic=eth0\n[x:children]\ny open sesame", "group name, got: y"),
+        ("data_nic=eth0", "data_nic=eth0\nansible_password={{ open sesame", "cannot be resolved"),
+        ("data_nic=eth0", "data_nic=eth0\nansible_password=" + "open sesame" * 400, "longer than"),
+    ],
+)
+def test_what_may_be_a_password_is_not_repeated(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    line = fails(write(tmp_path, changed(GOOD, (old, new))))
+    assert said in line
+    assert "sesame" not in line
+
+
+def test_what_may_be_a_password_is_not_repeated_of_yaml(tmp_path: Path) -> None:
+    line = fails(write(tmp_path, "client: {hosts: {alpha: open sesame}}\n", "chain.yml"))
+    assert "expected dictionary" in line
+    assert "sesame" not in line
 
 
 @pytest.mark.parametrize(
