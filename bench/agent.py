@@ -18,6 +18,7 @@ from bench.chain import Host
 from bench.errors import BenchError, HeldError
 from bench.owner import Owner
 from bench.ssh import QUIET_S, Link
+from bench.transcript import Transcript
 
 REPLY_LIMIT_S = 20.0
 _STOP_LIMIT_S = 5.0
@@ -43,7 +44,7 @@ class Agent:
         self._role = role
         self._pending = said
         self._asked: deque[Mapping[str, Any]] = deque()
-        self._transcript: list[str] = []
+        self._transcript = Transcript()
 
     @property
     def host(self) -> Host:
@@ -53,11 +54,11 @@ class Agent:
     @property
     def transcript(self) -> str:
         """What was said so far, a line each: seconds (time.time), `>` or `<`, the message."""
-        return "".join(self._transcript)
+        return self._transcript.text
 
     def _note(self, direction: str, line: str) -> None:
         # siege's report is kept whole elsewhere.
-        self._transcript.append(f"{time.time():.3f} {direction} {line[:_NOTED]}\n")
+        self._transcript.add(f"{time.time():.3f} {direction} {line[:_NOTED]}\n")
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one line; the answer is taken with `receive`. Raises BenchError when it is gone."""
