@@ -107,6 +107,13 @@ class Agent:
         Raises BenchError for an `error` event, or the agent's end.
         """
         until = time.monotonic() + limit_s
+        while (line := self._line(until)) is not None:
+            if (event := self._event(line)) is not None:
+                return event
+        return None
+
+    def _line(self, until: float) -> bytes | None:
+        """Return the next line, or None when there is none until then (time.monotonic)."""
         while b"\n" not in self._pending:
             left_s = until - time.monotonic()
             # It may go on sending and never end the line; and paramiko's own limit counts by the
@@ -127,21 +134,25 @@ class Agent:
                 raise BenchError("the agent's answer is too long", host=self.host.name)
         line, _, self._pending = self._pending.partition(b"\n")
         self._note("<", line.decode(errors="replace"))
-        return self._event(line)
+        return line
 
-    def _event(self, line: bytes) -> Message:
+    def _event(self, line: bytes) -> Message | None:
+        """Return the event of a line, None for what nobody waits for any more."""
         try:
             event = strict_json.loads(line)
             kind = event["event"]
         except (ValueError, KeyError, TypeError):
             text = line[:100].decode(errors="replace")
             raise BenchError(f"unexpected answer {text!r}", host=self.host.name) from None
-        question = self._asked.popleft() if self._asked else {}
-        if kind == "error":
-            raise self._error(event)
         if kind == "stopped":
             reason = words(event.get("reason"), "it does not say why")
             raise BenchError(f"the agent stopped: {reason}", host=self.host.name)
+        question = self._asked.popleft() if self._asked else {}
+        if self._asked:
+            # It comes late, and another question has been asked since.
+            return None
+        if kind == "error":
+            raise self._error(event)
         try:
             check(self._role, question, event)
         except Unexpected as wrong:

@@ -147,6 +147,7 @@ def _clock(_: str, question: Record, answer: Record) -> None:
     _require(_whole(answer.get("realtime_ns")), "the time")
     if not question.get("keeper"):
         return
+    _require({"boot_id", "chrony", "kernel"} <= answer.keys(), "what it knows of its clock")
     for key in ("boot_id", "chrony"):
         _require(answer.get(key) is None or isinstance(answer[key], str), key)
     kernel = answer.get("kernel")

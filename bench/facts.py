@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import __version__, strict_json
+from bench import __version__, fact_kinds, strict_json
 from bench.chain import Host
 from bench.errors import BenchError
 from bench.fleet import Fleet
@@ -93,7 +93,8 @@ def of_hosts(fleet: Fleet, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
     """Return each host's facts; runs nothing that changes a host. Raises HostsError."""
 
     def ask(host: Host) -> dict[str, Any]:
-        return _answer(fleet, host, program([host.data_nic, host.egress_nic]))
+        said = _answer(fleet, host, program([host.data_nic, host.egress_nic]))
+        return fact_kinds.of_host(said)
 
     return fleet.for_each(ask, hosts)
 
@@ -103,7 +104,8 @@ def of_firewall(fleet: Fleet, host: Host, packets: Sequence[Mapping[str, Any]]) 
 
     Changes nothing. Raises BenchError.
     """
-    return _answer(fleet, host, _program(_FIREWALL, [json.dumps(packets)]))
+    said = _answer(fleet, host, _program(_FIREWALL, [json.dumps(packets)]))
+    return fact_kinds.of_firewall(said)
 
 
 def of_ways(fleet: Fleet, host: Host, addresses: Sequence[str]) -> dict[str, Any]:
@@ -111,7 +113,8 @@ def of_ways(fleet: Fleet, host: Host, addresses: Sequence[str]) -> dict[str, Any
 
     Sends each neighbour one empty datagram; changes nothing. Raises BenchError.
     """
-    return _answer(fleet, host, _program(_REACH, [json.dumps(addresses)]))
+    said = _answer(fleet, host, _program(_REACH, [json.dumps(addresses)]))
+    return fact_kinds.of_ways(addresses)(said)
 
 
 def _answer(fleet: Fleet, host: Host, text: str) -> dict[str, Any]:
