@@ -341,6 +341,9 @@ class Session:
                 ask_each(look)
                 break
             except BenchError:
+                # A link may come back; an agent or its SSH does not.
+                for each in self._agents:
+                    each.require_there()
                 if time.monotonic() > until:
                     raise
             time.sleep(_RECOVER_EVERY_S)

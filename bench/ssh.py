@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.ssh_line import Cancelled, Line, Silent, open_line
 from bench.ssh_settings import Settings, resolve
 
-SILENCE_S = 13.0
+SILENCE_S = 12.0
 """For how long a host that is waited for may say nothing at all, not even that it is there."""
 QUIET_S = 4.0
 """After how long without a word a host that is waited for is asked whether it is there."""
@@ -53,7 +53,9 @@ class Link:
         """
         with self._lock:
             self._waiting += 1
-            self._watch(quiet_s)
+            # Whoever waits already keeps count of the silence; to speak does not end it.
+            if self._waiting == 1:
+                self._watch(quiet_s)
         try:
             yield
         finally:

@@ -82,7 +82,7 @@ def test_one_is_stopped_and_the_program_of_another_silent(servers: Site) -> None
             os.kill(mine, signal.SIGCONT)
         took_s = time.monotonic() - begin
         assert said.result() == "done\n"
-    assert "hop1: SSH: no sign of life for 15 s" in caught.value.one_line()
+    assert "hop1: SSH: no sign of life for 12 s" in caught.value.one_line()
     assert 10 < took_s < 30
 
 

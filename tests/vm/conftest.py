@@ -50,6 +50,26 @@ class Machines:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def start_bench(self, *words: str | Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start bench, what it says going into a file, and return while it runs."""
+        with log.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "bench", *map(str, words)],
+                cwd=self.checkout,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+
+    def power_off(self, host: str) -> None:
+        """Take a machine's power away."""
+        uri = f"qemu:///system?socket=/var/lib/{_VM_HOST}/run/libvirt-sock"
+        names = self.run("virsh", "-c", uri, "list", "--name", limit_s=30).stdout.splitlines()
+        (name,) = [name for name in names if name.endswith(host)]
+        done = self.run("virsh", "-c", uri, "destroy", name, limit_s=60)
+        assert done.status == 0, done.stderr
+
     def on(self, host: str, command: str) -> str:
         """Run a command as root on a machine, by the SSH that `vagrant up` described."""
         config = self.checkout / ".vagrant" / "hopbench" / "ssh_config"

@@ -26,6 +26,7 @@ from tests.lab.faults.runs import (
 )
 
 NOTICED_S = 15.0
+LOST = "a sample is lost: "
 
 
 def _link(lab: Lab, host: str, how: str) -> None:
@@ -39,17 +40,17 @@ def _sshd(lab: Lab, host: str) -> list[int]:
 @pytest.fixture
 def at_work(faulty: Lab, tmp_path: Path) -> Iterator[Running]:
     """A run in the middle of a sample, through both hops."""
-    words = small_run(faulty, "--hops", "2", "--blocks", "20", requests=3000)
+    words = small_run(faulty, "--hops", "2", "--blocks", "20", requests=1500)
     with running(tmp_path, *words) as made:
         made.until(lambda: made.measured >= 2 and in_host(faulty, "client", "siege"))
         yield made
 
 
-@pytest.mark.parametrize("host", ["client", "hop2", "server"])
+@pytest.mark.parametrize("host", ["client", "hop2"])
 def test_a_link_that_comes_back(faulty: Lab, tmp_path: Path, host: str) -> None:
     """Samples without it are invalid for that reason, and the run goes on."""
     before = machine()
-    with running(tmp_path, *small_run(faulty, "--hops", "2", requests=3000)) as made:
+    with running(tmp_path, *small_run(faulty, "--hops", "2", requests=1500)) as made:
         made.until(lambda: made.measured >= 1 and in_host(faulty, "client", "siege"))
         _link(faulty, host, "down")
         time.sleep(2.0)
@@ -64,12 +65,12 @@ def test_a_link_that_comes_back(faulty: Lab, tmp_path: Path, host: str) -> None:
     assert differences(before) == {}
 
 
-@pytest.mark.parametrize("host", ["client", "hop2", "server"])
+@pytest.mark.parametrize("host", ["hop2", "server"])
 def test_a_link_that_stays_away(faulty: Lab, at_work: Running, host: str) -> None:
     before_fault = time.monotonic()
     _link(faulty, host, "down")
     try:
-        at_work.until_said(f"{host}: {NIC} is set down", NOTICED_S)
+        at_work.until_said(f"{LOST}{host}: {NIC} is set down", NOTICED_S)
         noticed_s = time.monotonic() - before_fault
         done = at_work.end()
     finally:
@@ -87,7 +88,7 @@ def test_ssh_is_cut(faulty: Lab, at_work: Running, host: str) -> None:
     """The ProxyCommand is killed, which is all of the way to a lab's host."""
     before_fault = time.monotonic()
     send(signal.SIGKILL, *_sshd(faulty, host))
-    at_work.until_said(f"{host}: SSH: connection lost", NOTICED_S)
+    at_work.until_said(f"{LOST}{host}: SSH: connection lost", NOTICED_S)
     assert time.monotonic() - before_fault < NOTICED_S
     done = at_work.end()
     assert (done.status, f"{host}: SSH: connection lost" in done.error) == (1, True), done.error
@@ -95,14 +96,14 @@ def test_ssh_is_cut(faulty: Lab, at_work: Running, host: str) -> None:
         assert wait_until(lambda name=each.name: not in_host(faulty, name)), each.name
 
 
-@pytest.mark.parametrize("host", ["client", "hop1", "server"])
+@pytest.mark.parametrize("host", ["client", "hop1"])
 def test_ssh_is_stalled(faulty: Lab, at_work: Running, host: str) -> None:
     """sshd is stopped: nothing says that it is gone, and no agent learns that the run has ended."""
     stopped = _sshd(faulty, host)
     before_fault = time.monotonic()
     send(signal.SIGSTOP, *stopped)
     try:
-        at_work.until_said(f"{host}: ", NOTICED_S)
+        at_work.until_said(f"{LOST}{host}: ", NOTICED_S)
         noticed_s = time.monotonic() - before_fault
         done = at_work.end()
         assert (done.status, f"{host}: " in done.error) == (1, True), done.error
@@ -120,12 +121,12 @@ def test_a_host_is_deleted(tmp_path: Path) -> None:
     before = machine()
     with EphemeralLab(2, name="doomed") as lab:
         assert bench("deploy", "-i", lab.name).status == 0
-        with running(tmp_path, *small_run(lab, "--hops", "2", requests=3000)) as made:
+        with running(tmp_path, *small_run(lab, "--hops", "2", requests=1500)) as made:
             made.until(lambda: made.measured >= 2 and in_host(lab, "client", "siege"))
             before_fault = time.monotonic()
             network._end_processes([lab.namespace("hop2")])
             subprocess.run(["ip", "netns", "delete", lab.namespace("hop2")], check=True, timeout=10)
-            made.until_said("hop2: ", NOTICED_S)
+            made.until_said(f"{LOST}hop2: ", NOTICED_S)
             assert time.monotonic() - before_fault < NOTICED_S
             done = made.end()
         assert (done.status, "hop2: " in done.error) == (1, True), done.error
@@ -138,7 +139,7 @@ def test_a_host_is_deleted(tmp_path: Path) -> None:
 
 def test_after_all_that_the_run_is_finished(faulty: Lab, tmp_path: Path) -> None:
     before, hosts = machine(), host_states(faulty)
-    with running(tmp_path, *small_run(faulty, "--hops", "2", requests=3000)) as made:
+    with running(tmp_path, *small_run(faulty, "--hops", "2", requests=1500)) as made:
         made.until(lambda: made.measured >= 1 and in_host(faulty, "client", "siege"))
         send(signal.SIGKILL, *_sshd(faulty, "hop2"))
         assert made.end().status == 1

@@ -63,7 +63,7 @@ def test_an_agent_is_killed_in_mid_sample(faulty: Lab, tmp_path: Path, host: str
     with running(tmp_path, *small_run(faulty, requests=3000)) as made:
         made.until(lambda: made.measured >= 2 and _siege(faulty))
         kill(agent_of(faulty, host))
-        made.until_said(f"{host}: ", 15)
+        made.until_said(f"a sample is lost: {host}: ", 15)
         done = made.end()
     assert (done.status, f"bench: {host}: " in done.error) == (1, True), done.error
     run = made.read()

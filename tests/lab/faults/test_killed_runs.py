@@ -65,12 +65,15 @@ def test_a_run_that_is_ended(
     before, hosts = machine(), host_states(faulty)
     with running(tmp_path, *small_run(faulty, requests=requests)) as made:
         made.until(lambda: condition(faulty, made))
+        begin = time.monotonic()
         made.process.send_signal(number)
         done = made.end()
-    begin = time.monotonic()
     assert differences(before, LEASE_S) == {}
+    took_s = time.monotonic() - begin
     assert host_states(faulty) == hosts
-    assert time.monotonic() - begin < LEASE_S
+    assert took_s < LEASE_S
+    # docs/reliability.md quotes it; pytest -rP shows it.
+    print(f"nothing left {took_s:.2f} s after {number.name}, {phase}")
     if number == KILL:
         assert (done.status, made.read().meta["status"]) == (-KILL, "running")
     else:
@@ -101,9 +104,11 @@ def test_a_run_with_a_lab_of_its_own_is_ended(
     words = ("run", "--mode", "nft", "--hops", "1", "--size", "624", "--blocks", "1")
     with running(tmp_path, *words) as made:
         made.until(condition)
+        begin = time.monotonic()
         made.process.send_signal(number)
         made.end()
         assert differences(before, LEASE_S) == {}
+        print(f"nothing left {time.monotonic() - begin:.2f} s after {number.name}, own lab")
 
 
 @pytest.fixture(scope="module")
