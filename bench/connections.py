@@ -96,5 +96,7 @@ def rate_per_s(records: bytes) -> float | None:
     found = found[found["end"] < _FAILED]
     if not len(found):
         return None
-    span_ns = float((found["syn_ns"] + found["total_ns"]).max() - found["syn_ns"].min())
+    # As floats, which do not begin again at zero: these may be any 64 bits.
+    begun_ns = (found["syn_ns"] - found["syn_ns"].min()).astype(np.float64)
+    span_ns = float((begun_ns + found["total_ns"]).max())
     return len(found) / span_ns * 1e9 if span_ns else None

@@ -8,6 +8,8 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from bench.plain import plain
+
 
 class RunProgress:
     """Phases before the first sample, then samples with the time left."""
@@ -67,7 +69,8 @@ class RunProgress:
         else:
             self._print(f"{done}/{self._total} {text}" + (f"; {left}" if left else ""))
 
-    def _print(self, text: str) -> None:
+    def _print(self, words: str) -> None:
+        text = plain(words)
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         else:

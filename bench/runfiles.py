@@ -29,6 +29,9 @@ _MOST = {
     "concurrency": MAX_CONCURRENCY,
     "requests": MAX_REQUESTS,
 }
+_MAX_ID = 200
+# What a mode, or a way to attach, may be called: it becomes a label, a file's name, a column.
+_WORD = re.compile("[A-Za-z0-9_.-]{0,40}")
 _SAMPLE = re.compile("[0-9]{3,15}-[0-9]{4,15}")
 _TYPES: dict[str, tuple[type, ...]] = {
     "run_id": (str,),
@@ -205,6 +208,8 @@ def _check(meta: Row) -> None:
         value = meta.get(key, ...)
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{key} is missing or of the wrong kind")
+    if len(meta["run_id"]) > _MAX_ID or not meta["run_id"].isprintable():
+        raise ValueError("run_id is not a name")
     if meta["status"] not in STATUSES:
         raise ValueError("its status is unknown")
     if moment(meta["started_at"]) == NEVER:
@@ -232,7 +237,10 @@ def _check(meta: Row) -> None:
 def _is_cell(cell: object) -> bool:
     if not isinstance(cell, dict) or sorted(cell) != sorted(each.name for each in fields(Cell)):
         return False
-    texts = all(isinstance(cell[name], str) for name in ("mode", "attach", "offloads"))
+    texts = all(
+        isinstance(cell[name], str) and _WORD.fullmatch(cell[name])
+        for name in ("mode", "attach", "offloads")
+    )
     whole = all(_is_whole(cell[name]) and 0 <= cell[name] <= most for name, most in _MOST.items())
     return texts and whole and isinstance(cell["twin"], bool) and cell["concurrency"] > 0
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import strict_json
 from bench.errors import BenchError
 from bench.files import make_dirs, replace_atomic, unwritable, write_atomic
 
@@ -47,6 +48,9 @@ when never established. end: `server` or `client`, who ended it, or `failed`. fa
 failed attempt lasted. port: the client's, 0 where it got none. bytes: of payload, where known."""
 
 _KEYS = ("sample", "host", "role")
+# Ten times what the longest run can have.
+MOST_ROWS = 100_000_000
+_MOST_VALUES = 1_000_000_000
 _COMPRESSION = "zstd"
 _DAMAGED = "the run is damaged; measure again, or restore the file"
 _COLUMNS = "its columns are not those of this schema"
@@ -196,8 +200,8 @@ def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 def _read_rows(part: Path) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(part.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        rows = strict_json.loads(part.read_text(encoding="utf-8") if part.is_file() else "")
+    except (OSError, ValueError) as error:
         raise damaged(part, error) from error
     if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
         raise damaged(part, "it is not lines of counters")
@@ -214,10 +218,15 @@ def _is_row(row: object) -> bool:
 def _read_table(
     file: Path, columns: Sequence[str] | None = None, words: Sequence[str] = ()
 ) -> pa.Table:
+    if not file.is_file():
+        raise damaged(file, "it is not a file")
     try:
-        return pq.ParquetFile(file, read_dictionary=list(words)).read(
-            None if columns is None else list(columns)
-        )
+        parquet = pq.ParquetFile(file, read_dictionary=list(words))
+        # What is the same in every row takes no room in the file, and all of memory.
+        rows, width = parquet.metadata.num_rows, parquet.metadata.num_columns
+        if rows > MOST_ROWS or rows * width > _MOST_VALUES:
+            raise damaged(file, f"it has {rows} rows of {width} columns")
+        return parquet.read(None if columns is None else list(columns))
     except KeyError as error:
         raise damaged(file, _COLUMNS) from error
     except (OSError, ValueError, pa.ArrowException) as error:

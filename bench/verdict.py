@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bench.cells import title
 from bench.compare import compare
+from bench.plain import plain
 from bench.runs import RunReader
 from bench.sentences import (
     NONE,
@@ -36,11 +37,6 @@ def terminal() -> Console:
     """Return where to print a verdict: without a terminal rich would fold it at 80 columns."""
     known = os.isatty(1) or "COLUMNS" in os.environ
     return Console(width=None if known else _COLUMNS)
-
-
-def plain(text: str) -> str:
-    """Return a text out of a run's files as a terminal may have it: nothing in it is a command."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def full(run: RunReader, comparison: Record | None = None) -> Group:
@@ -116,7 +112,7 @@ def header(run_meta: Record) -> Text:
         f"seed {run_meta['seed']}"
         + (f", chain of {counted(len(hosts), 'hop')}" if isinstance(hosts, list) else ""),
     ]
-    return Text("\n".join(lines))
+    return Text("\n".join(map(plain, lines)))
 
 
 def _family(comparison: Record, axis: Axis, metric: str) -> Group:

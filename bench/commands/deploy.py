@@ -12,13 +12,15 @@ from bench import current, paths
 from bench.commands.options import inventory_option
 from bench.deploy import DeployResult, deploy, undeploy
 from bench.inventory import load
+from bench.plain import plain
 from bench.verify import verify
 
 _check_option = click.option("--check", is_flag=True, help="Change nothing; say what would.")
 
 
 def _progress(text: str) -> None:
-    click.echo(text, err=True)
+    # Some of it is what hosts said.
+    click.echo(plain(text), err=True)
 
 
 def _artifacts() -> Path:

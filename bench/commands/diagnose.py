@@ -12,8 +12,8 @@ import click
 from bench.causes.model import Cause, counted
 from bench.diagnose import diagnose
 from bench.paths import results_dir
+from bench.plain import plain
 from bench.runs import RunReader
-from bench.verdict import plain
 
 
 @click.command("diagnose")

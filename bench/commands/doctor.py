@@ -11,6 +11,7 @@ import click
 from bench.commands.options import inventory_option
 from bench.doctor import examine
 from bench.inventory import load
+from bench.plain import plain
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}
 
@@ -27,7 +28,7 @@ def doctor_command(inventory: str | None, as_json: bool) -> int:
         return 1 if problems else 0
     for finding in findings:
         remedy = f" ({finding.remedy})" if finding.remedy else ""
-        click.echo(f"{_MARKS[finding.level]} {finding.host}: {finding.text}{remedy}")
+        click.echo(plain(f"{_MARKS[finding.level]} {finding.host}: {finding.text}{remedy}"))
     if problems:
         click.echo(f"bench: {problems} problem{'s' * (problems > 1)} found", err=True)
     return 1 if problems else 0

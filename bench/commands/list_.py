@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.paths import results_dir
+from bench.plain import plain
 from bench.runs import RunEntry, list_runs
 
 
@@ -46,5 +47,6 @@ def as_table(entries: list[RunEntry]) -> Group:
     for entry in entries:
         planned = entry.cells * entry.blocks
         counts = ("", "") if entry.problem else (f"{entry.samples}/{planned}", str(entry.invalid))
-        table.add_row(*map(Text, (entry.run_id, entry.status, " ".join(entry.modes))), *counts)
-    return Group(table, *(Text(entry.problem) for entry in entries if entry.problem))
+        words = (entry.run_id, entry.status, " ".join(entry.modes))
+        table.add_row(*(Text(plain(word)) for word in words), *counts)
+    return Group(table, *(Text(plain(entry.problem)) for entry in entries if entry.problem))

@@ -28,9 +28,11 @@ def report_command(run: str, results: Path | None, output: Path | None) -> None:
     folder = results or results_dir()
     path = find_run(run, folder)
     if (path / REPRODUCE_FILE).is_file():
-        click.echo(_reproduced(path, output))
+        page = _reproduced(path, output)
     else:
-        click.echo(_made(path, folder, output))
+        page = _made(path, folder, output)
+    # A path need not be text.
+    click.echo(click.format_filename(page))
 
 
 def _made(path: Path, folder: Path, output: Path | None) -> Path:

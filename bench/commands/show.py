@@ -12,9 +12,10 @@ from rich.text import Text
 from bench.clocks import sentence
 from bench.compare import compare
 from bench.paths import results_dir
+from bench.plain import plain
 from bench.runs import RunReader
 from bench.validity import findings
-from bench.verdict import full, header, plain, terminal
+from bench.verdict import full, header, terminal
 
 
 @click.command("show")
