@@ -85,7 +85,8 @@ def main() -> None:
     except BenchError as error:
         _fail(error.one_line(), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        _fail(f"interrupted ({str(error) or 'by the terminal'})", 1)
+        # click makes an Abort of every KeyboardInterrupt; the cause knows the signal.
+        _fail(f"interrupted ({str(error.__cause__ or error) or 'by the terminal'})", 1)
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`.
         sys.stderr.close()

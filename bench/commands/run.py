@@ -132,7 +132,7 @@ def _resume(
     if not timer or not request.aa:
         raise UsageError("--resume goes on as the run began: leave out --no-timer and --no-aa")
     resumed = with_blocks(reopen(reference, folder), request.blocks)
-    if not resumed.lacks and until is None and (resumed.complete or resumed.until is None):
+    if not resumed.lacks and until is None and resumed.complete:
         raise BenchError(
             f"run {resumed.writer.run_id} lacks no sample",
             remedy="ask for more with --blocks or --until-ci, or start another run",

@@ -57,13 +57,15 @@ class Running:
         """How many samples it has that are no warm-up."""
         return sum(not line.startswith("000-") for line in self.samples)
 
-    def until(self, condition: Callable[[], object], limit_s: float = 120.0) -> None:
+    def until(
+        self, condition: Callable[[], object], limit_s: float = 120.0, pause_s: float = 0.005
+    ) -> None:
         """Wait for a condition; the run may not end before, and not take longer."""
         begin = time.monotonic()
         while not condition():
             assert self.process.poll() is None, self.said
             assert time.monotonic() < begin + limit_s, self.said
-            time.sleep(0.005)
+            time.sleep(pause_s)
 
     def until_said(self, words: str, limit_s: float) -> float:
         """Wait for words on stderr; return how many seconds that took."""

@@ -45,6 +45,7 @@ PHASES: dict[str, tuple[Callable[[Lab, Running], bool], int]] = {
     "sample running": (_siege_runs, 3000),
     # Of samples so short, nearly all the time lies between them: switching, counters, files.
     "switching mode": (_between_samples, 10),
+    # A file is half there for a millisecond or two; now and then it is caught.
     "writing results": (_file_half_written, 10),
 }
 # What a signal does beyond ending the process is the same code for all but SIGKILL.
@@ -63,8 +64,8 @@ def test_a_run_that_is_ended(
 ) -> None:
     condition, requests = PHASES[phase]
     before, hosts = machine(), host_states(faulty)
-    with running(tmp_path, *small_run(faulty, requests=requests)) as made:
-        made.until(lambda: condition(faulty, made))
+    with running(tmp_path, *small_run(faulty, "--blocks", "6", requests=requests)) as made:
+        made.until(lambda: condition(faulty, made), pause_s=0.0)
         begin = time.monotonic()
         made.process.send_signal(number)
         done = made.end()
@@ -102,7 +103,9 @@ def test_a_run_with_a_lab_of_its_own_is_ended(
 ) -> None:
     before = machine()
     words = ("run", "--mode", "nft", "--hops", "1", "--size", "624", "--blocks", "1")
-    with running(tmp_path, *words) as made:
+    # Nothing is deployed as far as it knows.
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    with running(tmp_path, *words, env=state) as made:
         made.until(condition)
         begin = time.monotonic()
         made.process.send_signal(number)
