@@ -94,10 +94,12 @@ setup-vm:
 setup-containers:
 	@sh tools/setup.sh --containers
 
-# Look for differences between the forwarder and its model for as long as asked.
+# Look for differences between the forwarder and its model for as long as asked; then for hostile
+# files, answers and lines that do harm, each kind for a thirtieth of that.
 FUZZ_SECONDS ?= 600
 fuzz: setup-tests
 	HOPBENCH_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/datapath/test_fuzz.py
+	HOPBENCH_FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 30)) $(BIN)/pytest tests/unit/hostile -k any
 
 # Resolve pyproject.toml anew into requirements.lock: for every Python from 3.11 on, with hashes,
 # and with the build backend, which then needs no network. requirements-bench.lock: what of it
@@ -132,7 +134,7 @@ help:
 	@echo "make test-containers  test the whole path on containers (podman)"
 	@echo "make box        build a Debian box for Vagrant from packages (DEBIAN=12|13)"
 	@echo "make vm-host    start a libvirtd in a network namespace of its own"
-	@echo "make fuzz       feed random packets to the forwarder and its model (FUZZ_SECONDS=600)"
+	@echo "make fuzz       feed random packets and hostile files to hopbench (FUZZ_SECONDS=600)"
 	@echo "make lint       every linter, changing nothing"
 	@echo "make format     let the formatters have their way"
 	@echo "make setup-vm   install Vagrant, libvirt and QEMU, and start none of their services"

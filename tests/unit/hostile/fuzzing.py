@@ -109,7 +109,7 @@ def fuzz(check: Callable[..., None], *strategies: st.SearchStrategy[Any], exampl
     name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]
     until = time.monotonic() + SECONDS
     for number in itertools.count():
-        if number and time.monotonic() >= until:
+        if number and (examples == 1 or time.monotonic() >= until):
             break
 
         @seed(random.getrandbits(64) if SECONDS else 1)

@@ -115,7 +115,7 @@ def test_any_message(role: str) -> None:
             # Something was changed that does not matter, or it is a question that may be asked.
             assert isinstance(answer, dict | config.Place | config.Target | None)
 
-    fuzz(check, st.sampled_from(LINES), Mutator.changes, examples=150)
+    fuzz(check, st.sampled_from(LINES), Mutator.changes, examples=50)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_any_value(take: Callable[[dict[str, Any], str], Any]) -> None:
     numbers = st.sampled_from(EVIL_NUMBERS) | st.integers(-5, 70000)
     addresses = st.ip_addresses().map(str)
     pairs = st.tuples(addresses | numbers | texts, numbers).map(list)
-    fuzz(check, values | numbers | addresses | pairs, examples=200)
+    fuzz(check, values | numbers | addresses | pairs, examples=70)
 
 
 def test_any_line_is_an_object_or_refused() -> None:
@@ -159,7 +159,7 @@ def test_any_line_is_an_object_or_refused() -> None:
         except HopError as error:
             assert error.cause.startswith("configuration is not")
 
-    fuzz(check, st.lists(pieces | st.binary(max_size=12), max_size=14), examples=300)
+    fuzz(check, st.lists(pieces | st.binary(max_size=12), max_size=14), examples=105)
 
 
 def test_any_lease() -> None:
@@ -171,7 +171,7 @@ def test_any_lease() -> None:
                 protocol._renewing(message, lease)
         assert 0.0 <= lease.left_s <= protocol.MAX_LEASE_S
 
-    fuzz(check, values | st.floats() | st.integers(), examples=150)
+    fuzz(check, values | st.floats() | st.integers(), examples=50)
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ def test_any_answer(kind: str, tmp_path: Path) -> None:
             json.dumps(answer, allow_nan=False)
             use(kind, answer, tmp_path)
 
-    fuzz(check, Mutator.changes, examples=60)
+    fuzz(check, Mutator.changes, examples=20)
 
 
 def test_any_line() -> None:
@@ -269,7 +269,7 @@ def test_any_line() -> None:
         answered(kind, b"".join(parts).replace(b"\n", b""))
 
     lines = st.lists(pieces | st.binary(max_size=20), max_size=12)
-    fuzz(check, st.sampled_from(list(ANSWERS)), lines, examples=200)
+    fuzz(check, st.sampled_from(list(ANSWERS)), lines, examples=70)
 
 
 def test_any_error() -> None:
@@ -277,7 +277,7 @@ def test_any_error() -> None:
         said = {"event": kind, "cause": cause, "remedy": remedy, "reason": reason, "holder": holder}
         assert answered("ready", json.dumps(said).encode()) is None
 
-    fuzz(check, st.sampled_from(["error", "stopped"]), values, values, values, values, examples=150)
+    fuzz(check, st.sampled_from(["error", "stopped"]), values, values, values, values, examples=50)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_any_records(tmp_path: Path) -> None:
         assert all(each >= 0 for each in columns["start_s"])
         tables.add_connections(tmp_path, "001-0001", columns)
 
-    fuzz(check, st.binary(max_size=200) | st.binary(min_size=40, max_size=40), examples=60)
+    fuzz(check, st.binary(max_size=200) | st.binary(min_size=40, max_size=40), examples=20)
 
 
 class Told:
@@ -447,7 +447,7 @@ def test_any_answers_in_a_run(tmp_path: Path) -> None:
         tables.read_counters(writer.path)
         tables.read_connections(writer.path)
 
-    fuzz(check, Mutator.changes, st.integers(0, 10**9), examples=60)
+    fuzz(check, Mutator.changes, st.integers(0, 10**9), examples=20)
     assert {Path(name).parts[0].isdigit() for name in tree(tmp_path)} == {True}
 
 
@@ -496,4 +496,4 @@ def test_any_facts(facts: dict[str, Any]) -> None:
         found += doctor_wiring.of_speeds(chain, after)
         assert {each.host for each in found} <= before.keys()
 
-    fuzz(check, *[Mutator.changes] * 4, examples=150)
+    fuzz(check, *[Mutator.changes] * 4, examples=50)

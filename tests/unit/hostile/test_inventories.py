@@ -121,11 +121,10 @@ def test_what_reads_an_inventory_does_not_stay(tmp_path: Path) -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
-@pytest.mark.parametrize("words", [("run", "--dry-run"), ("deploy",)])
-def test_an_executable_inventory_is_not_run(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_an_executable_inventory_is_not_run(tmp_path: Path) -> None:
     script = write(tmp_path, '#!/bin/sh\ntouch ran\necho "{}"\n', "script")
     script.chmod(0o755)
-    done = command(tmp_path, *words, "-i", "./script")
+    done = command(tmp_path, "deploy", "-i", "./script")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert re.search(r"^bench: .*script: is not an inventory", done.stderr, re.MULTILINE)
@@ -185,7 +184,7 @@ def test_any_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(variable: str, value: Any) -> None:
         taken_or_refused(write(tmp_path, with_variables({variable: value}), "chain.yml"))
 
-    fuzz(check, st.sampled_from([*DATA, *sorted(NAMES)]) | texts, scalars, examples=60)
+    fuzz(check, st.sampled_from([*DATA, *sorted(NAMES)]) | texts, scalars, examples=20)
 
 
 def test_any_name_of_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +194,7 @@ def test_any_name_of_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         text = changed(GOOD_YAML, (f"{group}: {{data_ip", f"{json.dumps(name)}: {{data_ip"))
         taken_or_refused(write(tmp_path, text, "chain.yml"))
 
-    fuzz(check, texts, st.sampled_from(["alpha", "bravo", "echo"]), examples=40)
+    fuzz(check, texts, st.sampled_from(["alpha", "bravo", "echo"]), examples=12)
 
 
 def test_any_line_of_ini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +212,7 @@ def test_any_line_of_ini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         st.sampled_from([*DATA, *sorted(NAMES)]) | texts,
         texts,
         st.integers(0, 20),
-        examples=60,
+        examples=20,
     )
 
 
@@ -235,7 +234,7 @@ def test_any_trick_of_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         taken_or_refused(write(tmp_path, text, "chain.yml"))
 
     parts = ["eth0", "198.18.0.2", "bravo", "{hosts: {bravo: {data_ip: 198.18.0.2}}}", "client"]
-    fuzz(check, st.sampled_from(TRICKS) | texts, st.sampled_from(parts), examples=60)
+    fuzz(check, st.sampled_from(TRICKS) | texts, st.sampled_from(parts), examples=20)
 
 
 def test_any_number(tmp_path: Path) -> None:
