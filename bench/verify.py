@@ -11,8 +11,9 @@ from bench.session import Session
 def verify(chain: Chain) -> None:
     """Start every agent of the chain once, with all modes prepared, and end them again.
 
-    That takes SSH as the controller itself uses it, the agents, nginx, siege, the NICs, BCC with
-    kernel headers, nftables and socat. Raises BenchError with every host where something fails.
+    That takes SSH as the controller itself uses it, the agents, nginx, siege, the NICs, nftables,
+    socat, and BCC with kernel headers for what was not compiled before: runs then start sooner.
+    Raises BenchError with every host where something fails.
     """
     with Session(chain, len(chain.hops), list(MODES)):
         pass

@@ -8,6 +8,7 @@ sends the descriptors over a socket and exits; the kernel keeps what the parent 
 from __future__ import annotations
 
 import array
+import base64
 import json
 import os
 import socket
@@ -16,8 +17,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import kernel
+from . import built, kernel
 from .errors import HopError
 from .process import die_with_parent
 
@@ -31,6 +33,8 @@ SOURCES = next(
     ),
     _HERE.parent.parent / "bpf",
 )
+# Where compiled programs are kept: on hosts alone, beside what was deployed.
+BUILT = _HERE.parent / "built" if _HERE.parent == SOURCES.parent else None
 _PYTHON = "/usr/bin/python3"  # whose python3-bpfcc is; a virtual environment has none
 # Nothing of a login's: BCC takes headers, and more, from variables.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -83,11 +87,7 @@ def load(
             "kind": kind,
             "defines": constants,
         }
-        loaded, output = _ask_child(source, request, tuple(fds.values()))
-        if len(loaded) != len(functions):
-            for fd in loaded:
-                os.close(fd)
-            raise HopError(f"BCC cannot load {source}: {_complaint(output)}")
+        loaded = _load(request, tuple(fds.values()))
     except BaseException:
         for fd in fds.values():
             os.close(fd)
@@ -95,10 +95,28 @@ def load(
     return {**fds, **dict(zip(functions, loaded, strict=True))}
 
 
+def _load(request: Mapping[str, Any], keep: tuple[int, ...]) -> list[int]:
+    """Return the descriptors of functions that were compiled before, or are now."""
+    name = built.key(SOURCES, request) if BUILT else ""
+    if BUILT and name and (loaded := built.load(BUILT, name, request)):
+        return loaded
+    loaded, code, output = _ask_child(request, keep)
+    if len(loaded) != len(request["functions"]):
+        for fd in loaded:
+            os.close(fd)
+        raise HopError(f"BCC cannot load {request['source']}: {_complaint(output)}")
+    if BUILT and name and len(code) == len(loaded):
+        built.keep(BUILT, name, request, code)
+    return loaded
+
+
 def _ask_child(
-    source: str, request: Mapping[str, object], keep: tuple[int, ...]
-) -> tuple[list[int], bytes]:
-    """Return the descriptors a child loaded and what it printed; `keep` is what it inherits."""
+    request: Mapping[str, Any], keep: tuple[int, ...]
+) -> tuple[list[int], dict[str, str], bytes]:
+    """Return the descriptors a child loaded, their code in base64, and what the child printed.
+
+    keep: the descriptors that it inherits.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
@@ -114,26 +132,40 @@ def _ask_child(
             )
         try:
             ours.settimeout(COMPILE_LIMIT_S)
-            fds = _exchange(ours, json.dumps(request).encode() + b"\n")
+            fds, code = _exchange(ours, json.dumps(request).encode() + b"\n")
             output, _ = child.communicate(timeout=COMPILE_LIMIT_S)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
-            raise HopError(f"compiling {source} took over {COMPILE_LIMIT_S:.0f} s") from error
+            raise HopError(
+                f"compiling {request['source']} took over {COMPILE_LIMIT_S:.0f} s"
+            ) from error
         finally:
             if child.poll() is None:
                 child.kill()
             child.wait()
             if child.stdout is not None:
                 child.stdout.close()
-    return fds, output
+    return fds, code, output
 
 
-def _exchange(sock: socket.socket, request: bytes) -> list[int]:
-    """Send the request and return the descriptors that come back; none when the child has ended."""
+def _exchange(sock: socket.socket, request: bytes) -> tuple[list[int], dict[str, str]]:
+    """Send the request; return the descriptors and the code that come back.
+
+    None of either when the child has ended.
+    """
+    fds: list[int] = []
     try:
         sock.sendall(request)
-        return _receive(sock)
-    except ConnectionError:
-        return []
+        fds = _receive(sock)
+        said = b""
+        while fds and (chunk := sock.recv(65536)):
+            said += chunk
+        return fds, json.loads(said or b"{}")
+    except (ConnectionError, ValueError):
+        return fds, {}
+    except TimeoutError:
+        for fd in fds:
+            os.close(fd)
+        raise
 
 
 def _receive(sock: socket.socket) -> list[int]:
@@ -180,3 +212,6 @@ def _child() -> None:
         fds = [bpf.load_func(name, kind).fd for name in request["functions"]]
         rights = array.array("i", fds)
         sock.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        code = {name: bpf.dump_func(name) for name in request["functions"]}
+        texts = {name: base64.b64encode(each).decode() for name, each in code.items()}
+        sock.sendall(json.dumps(texts).encode())

@@ -131,7 +131,8 @@ def test_doctor_sees_what_is_in_the_way(odd: Lab) -> None:
     finally:
         inside(odd, "hop2", "sysctl", "-qw", "net.ipv4.conf.eth0.forwarding=1")
     assert done.status == 1
-    assert f"hop1: eth0 (veth) already runs XDP program {answer['prog_id']}" in done.stdout
+    runs = f"already runs XDP program hopbench_fwd (id {answer['prog_id']})"
+    assert f"hop1: eth0 (veth) {runs}" in done.stdout
     assert "hop2: forwarding is off" in done.stdout
 
 
