@@ -61,9 +61,14 @@ class HostVariables:
 
         sandbox = SandboxedEnvironment(undefined=StrictUndefined)
         value = self._vars.get(variable)
-        try:
-            if isinstance(value, EncryptedString):
+        if isinstance(value, EncryptedString):
+            try:
                 value = str(value)
+            except (
+                Exception
+            ) as error:  # of a vault that cannot be opened; what is in it is not known
+                raise self._error(variable, f"cannot be resolved: {first_line(error)}") from None
+        try:
             for _ in range(5):
                 if not isinstance(value, str) or "{" not in value:
                     break
