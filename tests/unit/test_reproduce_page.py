@@ -330,9 +330,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         loopback=lambda cell, block: smooth(connect_us=50.0),
         cells=[Cell("xdp", "generic", 1, 312, 1, 100)],
         chain=lambda cell, block: smooth(connect_us=60.0),
-        chain_of=[Cell("</script><script>alert(1)</script>$x^2$", "", 1, 312, 1, 100)],
+        chain_of=[Cell("nft", "", 1, 312, 1, 100)],
         machine={"kernel": "<img src=x onerror=alert(1)>"},
-        cut=["</style><script>alert(2)</script>"],
+        cut=["</style><script>alert(2)</script>", "</script><script>alert(1)</script>$x^2$"],
     )
     text = page.make(reproduction).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "<img src=x" not in text
