@@ -43,7 +43,7 @@ def _require_whole(run: RunReader) -> None:
 @pytest.fixture
 def at_work(faulty: Lab, tmp_path: Path) -> Iterator[Running]:
     """A run whose results are on a small file system of their own."""
-    words = small_run(faulty, "--blocks", "40", requests=200)
+    words = small_run(faulty, "--blocks", "12", requests=200)
     with _mounted(tmp_path / "results", "3m"), running(tmp_path, *words) as made:
         made.until(lambda: made.measured >= 3)
         yield made

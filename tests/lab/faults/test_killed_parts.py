@@ -73,7 +73,8 @@ def test_an_agent_is_killed_in_mid_sample(faulty: Lab, tmp_path: Path, host: str
     assert last["invalid_reason"].startswith(f"{host}: ")
     assert differences(before) == {}
     assert host_states(faulty) == hosts
-    resumed(faulty, made)
+    if host == "hop2":
+        resumed(faulty, made)
 
 
 def test_siege_is_bounded_by_its_agent(faulty: Lab, tmp_path: Path) -> None:
