@@ -87,27 +87,27 @@ def test_a_run_that_is_ended(
     assert differences(before) == {}
 
 
-def _labs() -> set[str]:
-    return {path.name for path in Path("/run/hopbench").glob("run-*")}
+def _lab_is_made(_: Running) -> bool:
+    return any(Path("/run/hopbench").glob("run-*"))
 
 
-def _deploying() -> bool:
-    return any("run-" in text for _, text in processes("ansible-playbook"))
+def _deploying(made: Running) -> bool:
+    return "deploying" in made.said and bool(processes("ansible-playbook"))
 
 
 @pytest.mark.parametrize("number", [KILL, TERM], ids=lambda number: number.name)
 @pytest.mark.parametrize(
-    "condition", [lambda: bool(_labs()), _deploying], ids=["before deploy", "deploying"]
+    "condition", [_lab_is_made, _deploying], ids=["before deploy", "deploying"]
 )
 def test_a_run_with_a_lab_of_its_own_is_ended(
-    faulty: Lab, tmp_path: Path, condition: Callable[[], bool], number: signal.Signals
+    faulty: Lab, tmp_path: Path, condition: Callable[[Running], bool], number: signal.Signals
 ) -> None:
     before = machine()
     words = ("run", "--mode", "nft", "--hops", "1", "--size", "624", "--blocks", "1")
     # Nothing is deployed as far as it knows.
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     with running(tmp_path, *words, env=state) as made:
-        made.until(condition)
+        made.until(lambda: condition(made))
         begin = time.monotonic()
         made.process.send_signal(number)
         made.end()
@@ -127,14 +127,14 @@ def measured(faulty: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize("number", [KILL, TERM], ids=lambda number: number.name)
 def test_a_report_that_is_ended(measured: Path, tmp_path: Path, number: signal.Signals) -> None:
     """What there is of it is whole, and it is made anew."""
-    page, before = measured / "report.html", machine()
-    page.unlink(missing_ok=True)
+    before = machine()
     with running(tmp_path, "report", measured) as made:
-        made.until(lambda: any((measured / "plots").glob("*")))
+        made.until(lambda: any((made.output / "plots").glob("*")))
         made.process.send_signal(number)
         made.end()
+    page = made.output / "report.html"
     assert not page.exists() or page.read_text().rstrip().endswith("</html>")
-    assert bench("report", measured).status == 0
+    assert bench("report", measured, "--output", made.output).status == 0
     assert page.read_text().rstrip().endswith("</html>")
-    assert not list(measured.rglob("*.tmp"))
+    assert not list(made.output.rglob("*.tmp"))
     assert differences(before) == {}
