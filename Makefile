@@ -17,6 +17,15 @@ define step
 @echo "== $(1)" >&2; $(2) || { echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
 endef
 
+# $(call tests,NAME,CACHE,ARGUMENTS): run tests. On a shared machine a failure may be a neighbour's: what
+# failed is named, and run once more by itself. What was left behind (status 3) is not forgiven.
+define tests
+@echo "== $(1)" >&2; run="$(BIN)/pytest -o cache_dir=.pytest_cache/$(2) $(3)"; $$run || \
+	{ [ $$? -eq 1 ] && echo "== $(1), once more: what failed" >&2 && \
+	$$run --last-failed --last-failed-no-failures none; } || \
+	{ echo "make $(subst run-,,$@): failed at: $(1)" >&2; exit 1; }
+endef
+
 .PHONY: bench test test-unit test-vm test-containers box vm-host fuzz lint format setup setup-tests setup-vm \
 	setup-containers lock audit sbom clean help
 
@@ -27,7 +36,7 @@ bench: setup
 # when it has ended. The other tests of the lab then have the machine to themselves.
 test: setup-tests
 	$(call step,lint and first tests,$(MAKE) --no-print-directory --jobs=2 --output-sync=target run-first run-waiting)
-	$(call step,lab tests,$(BIN)/pytest --durations=20 tests/lab $(addprefix --ignore=,$(WAITING_TESTS)))
+	$(call tests,lab tests,lab,--durations=20 tests/lab $(addprefix --ignore=,$(WAITING_TESTS)))
 
 test-unit: setup
 	$(call step,unit tests,$(BIN)/pytest tests/unit)
@@ -59,13 +68,13 @@ WAITING_TESTS := tests/lab/test_roles_distributions.py \
 # The datapath comes first: its programs are gone before the other side, minutes later, looks for
 # programs that it may have left.
 run-first:
-	$(call step,datapath tests,$(BIN)/pytest tests/datapath)
+	$(call tests,datapath tests,datapath,tests/datapath)
 	$(call step,lint,$(MAKE) --no-print-directory run-lint)
-	$(call step,unit tests,$(BIN)/pytest tests/unit $(wildcard tests/browser))
+	$(call tests,unit tests,unit,--durations=20 tests/unit $(wildcard tests/browser))
 
 # Packages that are downloaded and installed, and SSH servers that are silent.
 run-waiting:
-	$(call step,roles and SSH,$(BIN)/pytest $(WAITING_TESTS))
+	$(call tests,roles and SSH,waiting,$(WAITING_TESTS))
 
 .PHONY: run-lint
 run-lint:
