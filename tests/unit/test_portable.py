@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from synthetic import write_run
 
 from bench.cells import Cell
+from tests.inventories import nobody_listens
 
 REPOSITORY = Path(__file__).parents[2]
 INVENTORY = REPOSITORY / "inventories" / "physical.example.ini"
@@ -146,15 +146,7 @@ def test_runs_are_listed_and_measured_ones_planned(run: Path, tmp_path: Path) ->
 def test_hosts_are_reached(tmp_path: Path, command: str) -> None:
     """As far as there is anybody: SSH is refused by each of the hosts, and each is named."""
     names = ("alpha", "bravo", "charlie")
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        lines = [
-            f"{name} ansible_host=127.0.0.1 ansible_port={nobody.getsockname()[1]} "
-            f"data_ip=198.18.0.{number} data_nic=eth0"
-            for number, name in enumerate(names, start=1)
-        ]
-        inventory = tmp_path / "chain.ini"
-        inventory.write_text("[client]\n{}\n[hops]\n{}\n[server]\n{}\n".format(*lines))
+    with nobody_listens(tmp_path, names) as inventory:
         done = bench(command, "-i", str(inventory), state=tmp_path)
     assert done.returncode == 1
     said = done.stdout if command == "doctor" else done.stderr.splitlines()[-1]

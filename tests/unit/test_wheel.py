@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from bench.hop.version import digest
+from tests.inventories import nobody_listens
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = ("bench", "ansible", "bpf", "inventories")
@@ -217,17 +217,7 @@ def test_the_command_is_the_packages_own(command: Path) -> None:
 def test_the_command_goes_to_every_host(command: Path, tmp_path: Path, word: str) -> None:
     """Where nobody listens: it has found its playbook, or its programs, and names each host."""
     names = ("alpha", "bravo", "charlie", "delta")
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        lines = [
-            f"{name} ansible_host=127.0.0.1 ansible_port={nobody.getsockname()[1]} "
-            f"data_ip=198.18.0.{number} data_nic=eth0"
-            for number, name in enumerate(names, start=1)
-        ]
-        inventory = tmp_path / "chain.ini"
-        inventory.write_text(
-            f"[client]\n{lines[0]}\n[hops]\n{lines[1]}\n{lines[2]}\n[server]\n{lines[3]}\n"
-        )
+    with nobody_listens(tmp_path, names) as inventory:
         done = run_command(command, word, "-i", str(inventory))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
