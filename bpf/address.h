@@ -46,23 +46,6 @@ static __always_inline int addr_equal(const struct addr *a, const struct addr *b
 #endif
 }
 
-/* This hop's address towards the client. */
-static __always_inline struct addr hop_addr(void)
-{
-#if FAMILY == 4
-	return (struct addr){ { HOP_IP_0 } };
-#else
-	return (struct addr){ { HOP_IP_0, HOP_IP_1, HOP_IP_2, HOP_IP_3 } };
-#endif
-}
-
-static __always_inline int addr_is_hop(const struct addr *a)
-{
-	const struct addr hop = hop_addr();
-
-	return addr_equal(a, &hop);
-}
-
 /* TTL or hop limit. */
 static __always_inline __u8 *ttl_of(ip_header *ip)
 {

@@ -25,6 +25,7 @@
 	X(passed_truncated)                                                              \
 	X(passed_vlan) /* another network's tag, or none where one is due */             \
 	X(passed_not_unicast)                                                            \
+	X(passed_other_host) /* sent to a MAC address that is not this hop's */          \
 	X(passed_other_protocol)                                                         \
 	X(passed_fragment)                                                               \
 	X(passed_not_ours)                                                               \

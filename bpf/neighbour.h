@@ -6,32 +6,12 @@
 #define HOPBENCH_NEIGHBOUR_H
 
 #include "flow.h"
+#include "host.h"
 #include "parse.h"
 
 /* include/linux/socket.h; the same on every architecture. */
 #define AF_FAMILY (FAMILY == 4 ? 2 : 10)
 #define MTU_UNKNOWN 0xffff
-
-/* The hop's own MAC address on [0] the data and [1] the egress network. */
-struct nic {
-	__u8 mac[ETH_ALEN];
-	__u16 zero;
-};
-
-MAP(nics, ARRAY, __u32, struct nic, 2, 0);
-
-static __always_inline struct nic *nic_of(__u32 by_egress)
-{
-	return bpf_map_lookup_elem(map_of(nics), &by_egress);
-}
-
-static __always_inline void nic_remember(__u32 by_egress, const __u8 *mac)
-{
-	struct nic *nic = nic_of(by_egress);
-
-	if (nic)
-		__builtin_memcpy(nic->mac, mac, ETH_ALEN);
-}
 
 /*
  * A question to the kernel, and its answer. Answers with a MAC are good for a
@@ -74,12 +54,12 @@ static __always_inline struct neighbour *neighbour_ask(struct xdp_md *ctx, const
 						       const struct addr *to, enum direction way,
 						       __u8 protocol, __u32 tick)
 {
-	const __u32 dev = way == TO_CLIENT ? EGRESS_DEV ?: DATA_DEV : DATA_DEV;
+	const struct host *host = host_value();
 	struct neighbour *found = neighbour_slot(to, way);
 	struct bpf_fib_lookup fib = {
 		.family = AF_FAMILY,
 		.l4_protocol = protocol,
-		.ifindex = dev,
+		.ifindex = EGRESS && way == TO_CLIENT ? host->egress.dev : host->data.dev,
 		/* Not 0, so that the kernel reports the MTU; we compare ourselves. */
 		.tot_len = 1,
 	};
@@ -106,20 +86,18 @@ static __always_inline struct neighbour *neighbour_ask(struct xdp_md *ctx, const
 	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return NULL;
-	if (fib.ifindex != DATA_DEV && (!EGRESS_DEV || fib.ifindex != EGRESS_DEV))
+	if (!nic_by_dev(fib.ifindex))
 		return NULL;
 	found->from = *from;
 	found->to = *to;
 	found->checked = tick;
 	found->mtu = MTU_UNKNOWN;
 	found->protocol = protocol;
-	found->by_egress = EGRESS_DEV && fib.ifindex == EGRESS_DEV;
+	found->by_egress = EGRESS && fib.ifindex == host->egress.dev;
 	if (result == BPF_FIB_LKUP_RET_SUCCESS) {
 		found->known = 1;
 		found->mtu = fib.tot_len; /* mtu_result, in a union that older headers lack */
 		__builtin_memcpy(found->mac, fib.dmac, ETH_ALEN);
-		if (EGRESS_DEV)
-			nic_remember(found->by_egress, fib.smac);
 	}
 	return found;
 }

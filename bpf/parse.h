@@ -7,6 +7,7 @@
 
 #include "address.h"
 #include "counters.h"
+#include "host.h"
 
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_DONT_FRAGMENT 0x4000
@@ -92,6 +93,9 @@ static __always_inline int parse_ethernet(struct packet *pkt, void *data, void *
 	/* A group address: not sent to this host alone (RFC 1122, 3.2.2). */
 	if (pkt->eth->h_dest[0] & 1)
 		return PASS(pkt, passed_not_unicast);
+	/* A switch floods what it does not know, and a NIC that somebody listens to takes it. */
+	if (!mac_is_ours(pkt->eth->h_dest))
+		return PASS(pkt, passed_other_host);
 	if (proto != to_be16(ETH_P_FAMILY))
 		return PASS(pkt, passed_other_protocol);
 	return 0;

@@ -29,6 +29,14 @@
 	_Static_assert(sizeof(value_type) == MAP_VALUE_##name, "size of a value of " #name)
 #define MAP_NO_KEY(name, kind, entries) _Static_assert(1, "")
 #define map_of(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
+/* The only element of an array that programs do not write; name_value() is where it is. */
+#define VALUE(name, value_type)                                                              \
+	_Static_assert(sizeof(value_type) == MAP_VALUE_##name, "size of a value of " #name); \
+	static __always_inline const value_type *name##_value(void)                          \
+	{                                                                                    \
+		return (const value_type *)bpf_pseudo_fd(2, MAP_FD_##name);                  \
+	}                                                                                    \
+	_Static_assert(1, "")
 #define PROGRAM
 #define PROGRAM_AT(section)
 
@@ -59,6 +67,13 @@
 		__uint(max_entries, entries);      \
 	} name SEC(".maps")
 #define map_of(name) ((void *)&name)
+#define VALUE(name, value_type)                                     \
+	value_type name##_here;                                     \
+	static __always_inline const value_type *name##_value(void) \
+	{                                                           \
+		return &name##_here;                                \
+	}                                                           \
+	_Static_assert(1, "")
 #define PROGRAM SEC("xdp")
 #define PROGRAM_AT(section) SEC(section)
 

@@ -62,21 +62,19 @@ static __always_inline int send(struct xdp_md *ctx, struct packet *pkt, const st
 				enum direction to)
 {
 	struct ethhdr *eth = pkt->eth;
-#if EGRESS_DEV
+#if EGRESS
 	const __u8 egress = to == TO_NEXT ? FLOW_NEXT_BY_EGRESS : FLOW_CLIENT_BY_EGRESS;
 	const __u32 by_egress = !!(flow->used & egress);
-	const __u32 link = by_egress ? EGRESS_LINK : DATA_LINK;
-	struct nic *nic = nic_of(by_egress);
+	const struct host *host = host_value();
+	const struct nic *nic = by_egress ? &host->egress : &host->data;
 
-	if (!nic)
-		return XDP_ABORTED;
 	__builtin_memcpy(eth->h_source, nic->mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_dest, flow->way[to].mac, ETH_ALEN);
 #if TAGGED
 	pkt->tag->tci = (pkt->tag->tci & to_be16((__u16)~VLAN_ID_MASK)) |
 			to_be16(by_egress ? EGRESS_VLAN : VLAN);
 #endif
-	return link == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(link, 0);
+	return nic->link == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(nic->link, 0);
 #else
 	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(eth->h_dest, flow->way[to].mac, ETH_ALEN);

@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ MOST = 256
 _KINDS = {"XDP": 6, "RAW_TRACEPOINT": 17}
 _INSTRUCTION = struct.Struct("=BBhi")
 _LOAD_64, _CALL = 0x18, 0x85
-_PSEUDO_MAP_FD = 1
+_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 _MAP_FD = "MAP_FD_"
 _FORMAT = 1
 
@@ -87,6 +88,34 @@ def load(folder: Path, name: str, request: Mapping[str, Any]) -> list[int]:
     return fds
 
 
+@contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Compile what goes by a name while no other agent of this file system does.
+
+    Agents of a lab start together and need the same. Where there can be no lock, there is none.
+    """
+    path, fd = folder / f".{name}", -1
+    try:
+        _make(folder)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            # Whoever waits for this one goes on, and finds what was kept.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(fd)
+
+
+def _make(folder: Path) -> None:
+    require_own(str(folder))
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def keep(folder: Path, name: str, request: Mapping[str, Any], code: Mapping[str, str]) -> None:
     """Keep what was compiled; code: instructions of each function, in base64.
 
@@ -97,8 +126,7 @@ def keep(folder: Path, name: str, request: Mapping[str, Any], code: Mapping[str,
         # Whether it is any good without its compiler is known before it is needed.
         for each in code.values():
             _relocated(base64.b64decode(each), _maps(request), _maps(request))
-        require_own(str(folder))
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make(folder)
         _prune(folder)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=".")
         try:
@@ -140,7 +168,7 @@ def _relocated(code: bytes, then: Mapping[str, int], now: Mapping[str, int]) -> 
         if operation == _CALL and source:
             raise ValueError("it calls another function")
         if operation == _LOAD_64 and source:
-            if source != _PSEUDO_MAP_FD or value not in names:
+            if source not in (_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE) or value not in names:
                 raise ValueError("it refers to something other than its maps")
             fd = now[names[value]]
             _INSTRUCTION.pack_into(out, at, operation, registers, offset, fd)

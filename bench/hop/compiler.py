@@ -98,16 +98,27 @@ def load(
 def _load(request: Mapping[str, Any], keep: tuple[int, ...]) -> list[int]:
     """Return the descriptors of functions that were compiled before, or are now."""
     name = built.key(SOURCES, request) if BUILT else ""
-    if BUILT and name and (loaded := built.load(BUILT, name, request)):
+    if not BUILT or not name:
+        return _compile(request, keep)[0]
+    if loaded := built.load(BUILT, name, request):
         return loaded
+    with built.alone(BUILT, name):
+        if loaded := built.load(BUILT, name, request):
+            return loaded
+        loaded, code = _compile(request, keep)
+        if len(code) == len(loaded):
+            built.keep(BUILT, name, request, code)
+    return loaded
+
+
+def _compile(request: Mapping[str, Any], keep: tuple[int, ...]) -> tuple[list[int], dict[str, str]]:
+    """Return the descriptors of functions, and their code in base64. Raises HopError."""
     loaded, code, output = _ask_child(request, keep)
     if len(loaded) != len(request["functions"]):
         for fd in loaded:
             os.close(fd)
         raise HopError(f"BCC cannot load {request['source']}: {_complaint(output)}")
-    if BUILT and name and len(code) == len(loaded):
-        built.keep(BUILT, name, request, code)
-    return loaded
+    return loaded, code
 
 
 def _ask_child(

@@ -151,7 +151,7 @@ class Baselines:
             "load": Map("ARRAY", 4, FRAME_LEN[ends.family] + _LOAD_LEN, 1),
             "sources": Map("ARRAY", 4, 8, len(sources), kernel.BPF_F_MMAPABLE),
         }
-        defines = _defines(ends.family) | {"SOURCES": len(sources)}
+        defines = {"FAMILY": ends.family, "SOURCES": len(sources)}
         functions = (*BASELINES.values(), SEND, SINK)
         self.fds = compiler.load("baselines.c", functions, self.map, defines)
         _write_array(self.fds["sources"], sources)
@@ -245,7 +245,7 @@ class Steps:
             "claimed": Map("HASH", 4, 1, 1024),
             "counted": Map("PERCPU_ARRAY", 4, 8, 1),
         }
-        defines = _defines(ends.family) | {"STEP_ENTRIES": entries}
+        defines = {"FAMILY": ends.family, "STEP_ENTRIES": entries}
         functions = tuple(f"step_{name}" for name in names)
         self.fds = compiler.load("steps.c", functions, self.map, defines)
         client = pack_address(ends.client.address, ends.family)
@@ -260,10 +260,6 @@ class Steps:
         frame = tcp(self._ends.family, self._ends.client, self._ends.routed, ACK)
         for name in self._names:
             yield Case(name, self.fds[f"step_{name}"], frame, self._ports, DROP)
-
-
-def _defines(family: int) -> dict[str, int]:
-    return {"FAMILY": family, **{f"HOP_IP_{i}": 0 for i in range(4)}}
 
 
 def _write_array(map_fd: int, values: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ _ATTACHED = {1: "native", 2: "generic", 3: "offload", 4: "several"}
 
 XDP_FLAGS_UPDATE_IF_NOEXIST = 1
 BPF_ANY, BPF_NOEXIST = 0, 1
+BPF_F_RDONLY_PROG = 1 << 7
 BPF_F_MMAPABLE = 1 << 10
 # struct bpf_prog_info, as far as to its name
 _PROG_INFO_LEN, _PROG_NAME = 80, slice(64, 80)

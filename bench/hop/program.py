@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import mmap
 import os
@@ -27,6 +28,12 @@ FLOW_LEN = {4: 64, 6: 128}
 # bpf/trace.h
 TRACE_RING_BYTES = 1 << 22
 TRACE_CONTROL_LEN = 24
+# struct nic of bpf/host.h: dev, link, MAC address.
+_NIC = struct.Struct("=II6s2x")
+_NO_NIC = bytes(_NIC.size)
+# struct ifreq: name, family, MAC address (netdevice(7)).
+_SIOCGIFHWADDR = 0x8927
+_IFREQ = struct.Struct("=16s2x6s16x")
 # Kernels that hide their configuration run at one of 100, 250, 300 and 1000 ticks a second. The
 # highest only makes ports rest for longer.
 _HIGHEST_HZ = 1000
@@ -48,7 +55,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class Constants:
-    """What the program is compiled with; docs/forwarder.md says what each means."""
+    """What the program works with; docs/forwarder.md says what each means."""
 
     hop_ip: str
     hop_port: int
@@ -67,10 +74,10 @@ class Constants:
         return self.ports[1] - self.ports[0] + 1
 
     def defines(self) -> dict[str, int]:
-        """Return the constants under the names that the source uses."""
-        packed = pack_address(self.hop_ip, self.family)
-        address = struct.unpack(f"={len(packed) // 4}I", packed)
-        egress = self.egress or Nic(0, 0, 0)
+        """Return what it is compiled with, under the names that the source uses.
+
+        Nothing of it differs between hops of a chain that are alike: they share what was compiled.
+        """
         found = {
             "FAMILY": self.family,
             "HOP_PORT": socket.htons(self.hop_port),
@@ -80,13 +87,9 @@ class Constants:
             "FRESH": int(self.fresh),
             "HZ": tick_hz(),
             "VLAN": self.data.vlan,
-            "DATA_DEV": self.data.dev,
-            "DATA_LINK": self.data.link,
-            "EGRESS_VLAN": egress.vlan,
-            "EGRESS_DEV": egress.dev,
-            "EGRESS_LINK": egress.link,
+            "EGRESS": int(self.egress is not None),
+            "EGRESS_VLAN": self.egress.vlan if self.egress else 0,
         }
-        found |= {f"HOP_IP_{i}": word for i, word in enumerate(address)}
         switches = {"TRACE": self.trace, "LOOPBACK": self.loopback}
         return found | {name: 1 for name, on in switches.items() if on}
 
@@ -99,7 +102,7 @@ class Constants:
             "by_client": Map("HASH", address + 4, 4, self.nat_flows or places),
             "claims": Map("HASH", 8, 1, places + 1024),
             "neighbours": Map("PERCPU_ARRAY", 4, 2 * address + 20, 32),
-            "nics": Map("ARRAY", 4, 8, 2),
+            "host": Map("ARRAY", 4, 2 * _NIC.size + address, 1, kernel.BPF_F_RDONLY_PROG),
             "settings": Map("ARRAY", 4, 2 * address + 4, 1),
             "counters": Map("PERCPU_ARRAY", 4, 8 * len(counter_names()), 1),
         }
@@ -137,10 +140,18 @@ def tick_hz() -> int:
 
 
 def _mac(ifindex: int) -> bytes:
-    """Return the hardware address of a NIC."""
-    name = socket.if_indextoname(ifindex)
-    with open(f"/sys/class/net/{name}/address") as file:
-        return bytes.fromhex(file.read().strip().replace(":", ""))
+    """Return the hardware address of a NIC. Raises HopError when it is gone.
+
+    By socket: /sys may be that of another network namespace.
+    """
+    try:
+        name = socket.if_indextoname(ifindex).encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, _IFREQ.pack(name, bytes(6)))
+    except OSError as error:
+        raise HopError(f"NIC {ifindex} is gone: {error.strerror}") from error
+    mac: bytes = _IFREQ.unpack(answer)[1]
+    return mac
 
 
 class Program:
@@ -153,10 +164,7 @@ class Program:
         self.hz = constants.defines()["HZ"]
         maps = constants.maps()
         self.fds = compiler.load("forwarder.c", (FUNCTION, _TICK), maps, constants.defines())
-        for index, nic in enumerate((constants.data, constants.egress)):
-            if nic is not None and constants.egress is not None:
-                # Lookups keep it up to date; a packet may have to go out before the first.
-                kernel.update(self.fds["nics"], struct.pack("=I", index), _mac(nic.dev) + bytes(2))
+        self._describe_host()
         self.flows = mmap.mmap(self.fds["flows"], self.flow_len * maps["flows"].entries)
         self._names, self._cpus = counter_names(), kernel.possible_cpus()
 
@@ -165,8 +173,19 @@ class Program:
         """The program to attach."""
         return self.fds[FUNCTION]
 
+    def _describe_host(self) -> None:
+        """Write what is this hop's own: NICs, their MAC addresses as they are now, its address."""
+        nics = (self.constants.data, self.constants.egress)
+        packed = (_NIC.pack(nic.dev, nic.link, _mac(nic.dev)) if nic else _NO_NIC for nic in nics)
+        address = pack_address(self.constants.hop_ip, self.constants.family)
+        kernel.update(self.fds["host"], _FIRST, b"".join(packed) + address)
+
     def set_next(self, address: str, port: int, out: str) -> None:
-        """Forward new flows there, with `out` as their source. Port 0: open no flows."""
+        """Forward new flows there, with `out` as their source. Port 0: open no flows.
+
+        Raises HopError when a NIC is gone.
+        """
+        self._describe_host()
         ends = pack_address(address, self.constants.family) + pack_address(
             out, self.constants.family
         )

@@ -71,6 +71,8 @@ def damaged(gene: Gene, frame: bytes) -> bytes:
     oddity = ODDITIES[gene.oddity]
     if oddity == "group":
         return b"\x01\x00\x5e\x00\x00\x01" + frame[6:]
+    if oddity == "other":
+        return frame[:5] + bytes((frame[5] ^ gene.value | 128,)) + frame[6:]
     if oddity in ("flip", "set"):
         # Mostly in the headers.
         at = (gene.at if gene.at < 128 else gene.at - 128) % len(frame)

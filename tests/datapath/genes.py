@@ -123,6 +123,7 @@ ODDITIES = table(
     truncate=6,
     length=5,
     group=2,
+    other=2,
 )
 ADDRESSES = table(client=0, neighbour=64, silent=34, far=44, behind=36, nowhere=4, hop=2, next=8)
 AGES = (2, 10, 29, 31, 59, 61, 64, 66, 100, 179, 181, 239, 241, 3600, 7439, 7441)

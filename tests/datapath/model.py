@@ -79,6 +79,8 @@ class Model(Flows):
                 return "passed_vlan"
         if frame[0] & 1:
             return "passed_not_unicast"
+        if frame[:6] not in self.config.macs:
+            return "passed_other_host"
         if ethertype != self._layout.ethertype:
             return "passed_other_protocol"
         return self._parse_ip(frame, link, l3)

@@ -40,10 +40,11 @@ Kernel = Callable[[bytes], Route | None]  # the way to an address, None without 
 
 @dataclass(frozen=True)
 class Config:
-    """What the program is compiled for."""
+    """What the program works with. macs: those of the NICs that are used."""
 
     family: int
     hop: bytes
+    macs: tuple[bytes, ...]
     hop_port: int
     port_min: int
     port_max: int

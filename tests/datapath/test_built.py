@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,12 +75,23 @@ def test_what_is_kept_is_what_was_compiled(
     assert (file.stat().st_mode | folder.stat().st_mode) & 0o077 == 0
 
 
+def test_agents_that_start_together_compile_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[object]
+) -> None:
+    monkeypatch.setattr(compiler, "BUILT", tmp_path / "built")
+    hops = [replace(CONSTANTS, hop_ip=f"198.18.0.{last}") for last in (2, 3, 4)]
+    with ThreadPoolExecutor() as pool:
+        assert len(set(pool.map(load, hops))) == 1
+    assert len(compiled) == 1
+    assert len(list((tmp_path / "built").iterdir())) == 1
+
+
 def test_other_constants_are_another_program(
     kept: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch, compiled: list[object]
 ) -> None:
     folder, first = kept
     monkeypatch.setattr(compiler, "BUILT", folder)
-    other = replace(CONSTANTS, hop_ip="198.18.0.3")
+    other = replace(CONSTANTS, hop_port=7001)
     assert load(other) == load(other) != first
     assert len(compiled) == 1
 

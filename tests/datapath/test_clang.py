@@ -23,11 +23,9 @@ _WARNINGS = (
 # As in the Makefile of the kernel's own BPF samples.
 _FLAGS = ("-O2", "-g", "-target", "bpf", f"-I/usr/include/{platform.machine()}-linux-gnu")
 
-ONE_NIC = {"DATA_DEV": 1, "DATA_LINK": 1, "EGRESS_DEV": 0, "EGRESS_LINK": 0}
-TWO_NICS = {"DATA_DEV": 1, "DATA_LINK": 1, "EGRESS_DEV": 2, "EGRESS_LINK": 2}
+ONE_NIC, TWO_NICS = {"EGRESS": 0}, {"EGRESS": 1}
 UNTAGGED, TAGGED = {"VLAN": 0, "EGRESS_VLAN": 0}, {"VLAN": 5, "EGRESS_VLAN": 6}
 FORWARDER = {
-    **{f"HOP_IP_{i}": i + 1 for i in range(4)},
     "HOP_PORT": 0x581B,
     "PORT_MIN": 1024,
     "PORT_MAX": 32767,

@@ -47,7 +47,14 @@ _EVERYWHERE = {
     *("port_kept", "port_other", "port_collisions"),
     *("errors_forwarded", "errors_returned", "replied_too_big"),
     *("passed_truncated", "passed_vlan", "passed_not_unicast", "passed_other_protocol"),
-    *("passed_fragment", "passed_not_ours", "passed_no_flow", "passed_ttl", "passed_unresolved"),
+    *(
+        "passed_other_host",
+        "passed_fragment",
+        "passed_not_ours",
+        "passed_no_flow",
+        "passed_ttl",
+        "passed_unresolved",
+    ),
     *("dropped_not_ready", "dropped_no_route"),
 }
 

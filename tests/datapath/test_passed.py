@@ -13,7 +13,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, 
 from scapy.layers.l2 import ARP
 from scapy.packet import Packet, Raw
 
-from tests.datapath.conftest import NEXT_PORT, PORT_MAX, PORT_MIN, Feed
+from tests.datapath.conftest import EGRESS_MAC, NEXT_PORT, PORT_MAX, PORT_MIN, Feed
 from tests.datapath.frames import (
     FAMILIES,
     IP_LEN,
@@ -32,6 +32,7 @@ from tests.datapath.frames import (
 )
 
 GROUP, EVERYBODY = "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff"
+OTHER = "02:00:00:00:00:88"
 # Octets of a frame, with IPv4 and with IPv6 in it.
 TYPE, VERSION, LENGTH4, FLAGS, PROTOCOL, LENGTH6, NEXT_HEADER = 12, 14, 16, 20, 23, 18, 20
 
@@ -91,6 +92,15 @@ ETHERNET = [
     ("lowest bit of the group", "", opens(mac="03:00:00:00:00:02"), "passed_not_unicast"),
     ("group without a packet", "", opens(mac=GROUP, size=14), "passed_not_unicast"),
     ("group of ARP", "", opens((TYPE, 8, 6), mac=GROUP), "passed_not_unicast"),
+    ("another host", "", opens(mac=OTHER), "passed_other_host"),
+    ("no host", "", opens(mac="00:00:00:00:00:00"), "passed_other_host"),
+    ("the NIC that is not used", "", opens(mac=EGRESS_MAC), "passed_other_host"),
+    ("first octet of the host", "", opens(mac="00:00:00:00:00:02"), "passed_other_host"),
+    ("fourth octet of the host", "", opens(mac="02:00:00:01:00:02"), "passed_other_host"),
+    ("fifth octet of the host", "", opens(mac="02:00:00:00:01:02"), "passed_other_host"),
+    ("last octet of the host", "", opens(mac="02:00:00:00:00:03"), "passed_other_host"),
+    ("another host without a packet", "", opens(mac=OTHER, size=14), "passed_other_host"),
+    ("ARP of another host", "", opens((TYPE, 8, 6), mac=OTHER), "passed_other_host"),
     ("ARP", "", lambda talk: ethernet(talk.asks, ARP()), "passed_other_protocol"),
     ("LLDP", "", opens((TYPE, 0x88, 0xCC)), "passed_other_protocol"),
     ("802.3", "", opens((TYPE, 0, 40)), "passed_other_protocol"),
@@ -257,6 +267,8 @@ TAGGED = [
     ("802.1ad", "", opens(tag="88a8 0005"), "passed_vlan"),
     ("group of another tag", "", opens(tag="8100 0006", mac=GROUP), "passed_vlan"),
     ("group", "", opens(tag="8100 0005", mac=GROUP), "passed_not_unicast"),
+    ("another host", "", opens(tag="8100 0005", mac=OTHER), "passed_other_host"),
+    ("another host, another tag", "", opens(tag="8100 0006", mac=OTHER), "passed_vlan"),
     ("two tags", "", opens(tag="8100 0005 8100 0005"), "passed_other_protocol"),
     ("ARP", "", opens((TYPE, 8, 6), tag="8100 0005"), "passed_other_protocol"),
     ("an Ethernet header", "", opens(tag="8100 0005", size=14), "passed_truncated"),

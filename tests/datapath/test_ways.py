@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from scapy.layers.inet import TCP
 
-from tests.datapath.conftest import MACS, REDIRECT, Age, Feed, Ip, Step
+from tests.datapath.conftest import EGRESS_MAC, MACS, REDIRECT, Age, Feed, Ip, Step
 from tests.datapath.frames import (
     FAMILIES,
     FEW,
@@ -81,14 +81,25 @@ def test_a_client_is_answered_by_the_way_to_it(feed: Feed, family: int) -> None:
 
 @pytest.mark.parametrize("constants", [{}, FEW], ids=["one NIC", "two NICs"])
 @pytest.mark.parametrize("talk", TALKS, ids=str)
-def test_a_frame_to_another_address_of_the_nic(feed: Feed, talk: Talk, constants: What) -> None:
-    """With one NIC, that is the source of what is sent; with two, the NIC's own is."""
+def test_a_frame_for_another_host_is_of_no_flow(feed: Feed, talk: Talk, constants: What) -> None:
+    """A NIC that somebody listens to takes it; the stack drops it."""
     talk = replace(talk, **IN_FEW)
-    own = {} if constants else {"source_mac": NEW_MAC}
-    asks, answers = (path._replace(target_mac=NEW_MAC) for path in (talk.asks, talk.answers))
-    there = carried(asks, talk.goes._replace(**own), "forwarded", "PA")
-    back = carried(answers, talk.comes._replace(**own), "returned", "PA")
-    check(feed, talk.family, talk.open(), back, there, talk.back(), **constants)
+    for_others = [
+        passed(build(path._replace(target_mac=NEW_MAC), flags), "passed_other_host")
+        for path in (talk.asks, talk.answers)
+        for flags in ("S", "PA", "R")
+    ]
+    own = [talk.back("SA"), talk.forward(), talk.back()]
+    check(feed, talk.family, *for_others, talk.open(), *for_others, *own, **constants)
+
+
+@pytest.mark.parametrize("talk", TALKS, ids=str)
+def test_a_frame_for_the_other_nic_is_for_this_host(feed: Feed, talk: Talk) -> None:
+    talk = replace(talk, **IN_FEW)
+    asks, answers = (path._replace(target_mac=EGRESS_MAC) for path in (talk.asks, talk.answers))
+    there = carried(asks, talk.goes, "forwarded", "PA")
+    back = carried(answers, talk.comes, "returned", "PA")
+    check(feed, talk.family, talk.open(), back, there, talk.back(), **FEW)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

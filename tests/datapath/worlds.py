@@ -98,6 +98,7 @@ class World:
         return Config(
             self.family,
             packed(NETS[self.family].hop),
+            tuple(OWN.values()) if self.changes.get("TWO_NICS") else (OWN["data"],),
             HOP_PORT,
             self.changes.get("PORT_MIN", PORT_MIN),
             self.changes.get("PORT_MAX", PORT_MAX),
