@@ -50,7 +50,7 @@ test-vm: setup-tests setup-vm
 test-containers: setup-tests setup-containers
 	$(call step,container tests,$(BIN)/pytest tests/containers)
 
-box: setup-vm
+box: setup setup-vm
 	@sh tools/box.sh $(DEBIAN)
 
 # A libvirtd in a network namespace of its own, for `vagrant up` where none runs: docs/vagrant.md
