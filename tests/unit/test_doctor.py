@@ -309,6 +309,7 @@ def test_one_thing_is_wrong(
         ({"nic__driver": "ice", "kernel": "5.4.0"}, {"xdp_attach": "generic"}),
         ({"nic__driver": "ena", "nic__channels": {"combined": 4, "combined_max": 8}}, {}),
         ({"nic__offloads__large-receive-offload": "on", "nic__driver": "veth"}, {}),
+        ({"nic__offloads__rx-gro-hw": "on", **VIRTIO, "cpus": 2}, {}),
         # Queues for every CPU, and a driver that shares none.
         ({**VIRTIO, "cpus": 2}, {}),
         ({"nic__channels": {"combined": 4, "combined_max": 4}}, {}),
