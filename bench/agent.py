@@ -25,6 +25,8 @@ _STOP_LIMIT_S = 5.0
 _NOTED = 500  # characters of a message
 # Constant text: nothing from an inventory ever becomes part of a command.
 _COMMAND = "cd /opt/hopbench && exec /usr/bin/python3 -B -m hop {role}"
+# Has no answer, and is not worth a line of the transcript.
+_KEEP = b'{"op": "keep"}\n'
 
 Message = dict[str, Any]
 
@@ -75,6 +77,14 @@ class Agent:
                 self._channel.sendall((line + "\n").encode())
         except (OSError, EOFError, SSHException):
             raise self._gone() from None
+
+    def keep(self) -> None:
+        """Renew the agent's lease; from any thread, also while another waits for an answer.
+
+        Whoever waits for the agent finds out when it is gone.
+        """
+        with contextlib.suppress(OSError, EOFError, SSHException):
+            self._channel.sendall(_KEEP)
 
     def watched(self, quiet_s: float) -> contextlib.AbstractContextManager[None]:
         """While an answer is polled for, find out whether the host is there; quiet_s as there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.agent import Agent, Message
 from bench.errors import BenchError
@@ -35,13 +35,19 @@ def lease_s(expected_s: float | None) -> float:
 
 
 def attend(
-    client: Agent, others: Sequence[Agent], limit_s: float, expected_s: float | None
+    client: Agent,
+    others: Sequence[Agent],
+    limit_s: float,
+    expected_s: float | None,
+    keep: Callable[[], None],
 ) -> Message:
     """Return the client's answer once siege has ended.
 
     While it takes no longer than usual, nothing is sent: a host or its SSH that goes away is
     noticed by what arrives here. After that every host is asked, again and again, whether it is at
-    work; it renews their leases. Raises BenchError when one is not, after siege was ended.
+    work, and all leases are renewed. Raises BenchError when one is not, after siege was ended.
+
+    keep: renews the leases of agents that have nothing to do with the sample.
     """
     begun = time.monotonic()
     ask_at = begun + patience_s(expected_s)
@@ -58,6 +64,7 @@ def attend(
                         f"siege has not ended within {limit_s:.0f} s", host=client.host.name
                     )
                 if time.monotonic() > ask_at:
+                    keep()
                     client.post({"op": "still", "lease_s": lease_s(expected_s)})
                     look = {"op": "counters", "lease_s": lease_s(expected_s)}
                     ask_all(others, look, _ASK_LIMIT_S)

@@ -16,7 +16,6 @@ from bench.session import Session
 from bench.trace import Joiner, Journey, event_of
 
 _ROUND_S = 0.2
-_KEEP_EVERY_S = 10.0
 _LEAST_SHARE = 0xFFFF  # as a mask: one packet in 65,536
 
 
@@ -116,7 +115,7 @@ def _rounds(
 ) -> Followed:
     joiner = Joiner([(hop.data_ip, hop.port) for hop in chain.hops[: wanted.hops]])
     share = _Share(session, wanted)
-    began = kept = time.monotonic()
+    began = time.monotonic()
     shown = quiet = 0
 
     def show(journeys: list[Journey]) -> None:
@@ -148,9 +147,6 @@ def _rounds(
         )
         if over:
             break
-        if now - kept > _KEEP_EVERY_S and not fetch.is_alive():
-            session.keep()
-            kept = now
         if not more:
             time.sleep(_ROUND_S)
     show(joiner.rest())

@@ -17,6 +17,7 @@ from bench.errors import BenchError, HostsError
 from bench.fleet import Agent, Fleet, Message, ask_all, ask_each
 from bench.hop import payloads, version
 from bench.hop.config import NAT_POLICIES
+from bench.keeper import Keeper
 from bench.owner import Owner
 from bench.rawsample import RawSample
 from bench.takeover import take
@@ -33,7 +34,7 @@ _SAMPLE_BASE_S = 20.0
 _SAMPLE_TRANSACTION_S = 0.05
 _SAMPLE_BYTES_PER_S = 1e6
 MAX_SAMPLE_S = 3500
-_LEASE_SLACK_S = 15.0
+_SLACK_S = 15.0
 _RECOVER_S, _RECOVER_EVERY_S = 10.0, 0.5
 
 Forwarding = tuple[str, str, int]
@@ -72,6 +73,7 @@ class Session:
         self._fleet = Fleet([chain.client, *self._hops, chain.server])
         self._active: Forwarding = ("direct", "", 0)
         self._agents: list[Agent] = []
+        self._keeper = Keeper()
         self._offloads = ""
         # What each hop said when it was switched: {host: {mode: {"attach", "prog_id", …}}}
         self.attach_facts: dict[str, dict[str, Any]] = {hop.name: {} for hop in self._hops}
@@ -84,12 +86,16 @@ class Session:
         try:
             self._start()
         except BaseException:
-            self._fleet.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the agents; whatever they set up goes with them."""
+        self._close()
+
+    def _close(self) -> None:
+        self._keeper.end()
         self._fleet.close()
 
     def transcripts(self) -> dict[str, str]:
@@ -104,21 +110,16 @@ class Session:
         self._client, self._server = agents[chain.client.name], agents[chain.server.name]
         self._hop_agents = [agents[hop.name] for hop in self._hops]
         self._agents = list(agents.values())
+        self._keeper.begin(self._agents)
         places = [(agent, self._place(agent.host)) for agent in agents.values()]
         take(places, PREPARE_LIMIT_S)
 
-    def _renew(self, lease_s: float) -> None:
-        """Give every agent this long from now: some of them may have nothing to do meanwhile."""
-        ask_all(self._agents, {"op": "renew", "lease_s": lease_s})
-
     def facts(self) -> dict[str, Any]:
         """Return what each host is, one line of facts a host."""
-        self._renew(PREPARE_LIMIT_S)
         return facts.of_hosts(self._fleet, [agent.host for agent in self._agents])
 
     def read_clocks(self) -> dict[str, clocks.Reading]:
         """Return how far each host's clock is from this machine's. Raises BenchError."""
-        self._renew(PREPARE_LIMIT_S)
         return clocks.of_agents(self._agents)
 
     def _place(self, host: Host) -> dict[str, Any]:
@@ -128,7 +129,6 @@ class Session:
             "holder": Owner.me().text,
             "data_nic": host.data_nic,
             "data_ip": host.data_ip,
-            "lease_s": PREPARE_LIMIT_S + _LEASE_SLACK_S,
         }
         if host.role == "client" and self._timer:
             place["timer"] = True
@@ -152,7 +152,8 @@ class Session:
         # Unknown until all have agreed.
         self._active = ("", "", max(hops, was_hops))
         pairs: list[tuple[Agent, dict[str, Any]]] = []
-        lease = {"lease_s": SWITCH_LIMIT_S + _LEASE_SLACK_S}
+        # SSH may use the same NIC, and be away as long; until an agent hears of the keeper again.
+        lease = {"lease_s": SWITCH_LIMIT_S + _SLACK_S}
         for index, agent in enumerate(self._hop_agents[: max(hops, was_hops)]):
             if index >= hops:
                 pairs.append((agent, {"mode": "direct", **lease}))
@@ -181,7 +182,7 @@ class Session:
             return
         self.switch(("direct", "", 0))
         self._offloads = ""
-        message = {"op": "offloads", "use": how, "lease_s": PREPARE_LIMIT_S}
+        message = {"op": "offloads", "use": how, "lease_s": SWITCH_LIMIT_S + _SLACK_S}
         for agent, answer in zip(
             self._agents, ask_all(self._agents, message, SWITCH_LIMIT_S), strict=True
         ):
@@ -193,9 +194,8 @@ class Session:
 
         Raises BenchError: a chain that does not deliver is not measured.
         """
-        self._renew(FETCH_LIMIT_S + SWITCH_LIMIT_S + _LEASE_SLACK_S)
         self.switch(forwarding)
-        before = self.flows(forwarding[2], FETCH_LIMIT_S + _LEASE_SLACK_S)
+        before = self.flows(forwarding[2])
         sizes = PAYLOAD_SIZES
         answer = self.fetch(forwarding[2], sizes)
         name = describe(forwarding)
@@ -228,13 +228,9 @@ class Session:
         """Download payloads of these sizes, one connection each; return the client's answer."""
         ip, port = self._chain.entry(hops)
         return self._client.ask(
-            {"op": "fetch", "ip": ip, "port": port, "sizes": list(sizes), "lease_s": FETCH_LIMIT_S},
+            {"op": "fetch", "ip": ip, "port": port, "sizes": list(sizes)},
             FETCH_LIMIT_S,
         )
-
-    def keep(self) -> None:
-        """Keep every agent alive for a while without asking anything of it."""
-        self._renew(PREPARE_LIMIT_S)
 
     def choose_trace(self, client_port: int, per_second: int, mask: int) -> None:
         """Have the hops report packets with a port of the client's (0: any), so many a second (0:
@@ -260,14 +256,14 @@ class Session:
 
     def traced(self) -> list[Message]:
         """Return what each hop has to report since the last time (bench/hop/trace.py)."""
-        return ask_all(self._hop_agents, {"op": "trace", "lease_s": PREPARE_LIMIT_S})
+        return ask_all(self._hop_agents, {"op": "trace"})
 
-    def flows(self, hops: int, lease_s: float = 30.0) -> tuple[int, ...]:
+    def flows(self, hops: int) -> tuple[int, ...]:
         """Return how many connections each of the first `hops` hops has taken part in.
 
-        Counts only grow while the hops are not switched. Renews the hops' lease.
+        Counts only grow while the hops are not switched.
         """
-        answers = ask_all(self._hop_agents[:hops], {"op": "counters", "lease_s": lease_s})
+        answers = ask_all(self._hop_agents[:hops], {"op": "counters"})
         return tuple(int(each["counters"].get("flows_opened", 0)) for each in answers)
 
     def sample(
@@ -282,12 +278,10 @@ class Session:
         limit_s = sample_limit_s(cell)
         lease_s = attend.lease_s(expected_s)
         timed = self._timer if timer is None else timer
-        self._renew(lease_s + SWITCH_LIMIT_S)
         self.use_offloads(cell.offloads)
         self.switch(forwarding_of(cell))
         counting = [*self._hop_agents[: cell.hops], self._server]
         look = {"op": "counters", "lease_s": lease_s}
-        before = ask_all(counting, look)
         ip, port = self._chain.entry(cell.hops)
         siege: dict[str, Any] = {
             "op": "siege",
@@ -301,9 +295,14 @@ class Session:
             "lease_s": lease_s,
             "timer": timed,
         }
-        self._client.send(siege)
-        answer = attend.attend(self._client, counting, limit_s + _LEASE_SLACK_S, expected_s)
-        after = ask_all(counting, look)
+        with self._keeper.quiet():
+            # Also of those that have nothing to do meanwhile.
+            ask_all(self._agents, {"op": "renew", "lease_s": lease_s})
+            before = ask_all(counting, look)
+            self._client.send(siege)
+            most_s = limit_s + _SLACK_S
+            answer = attend.attend(self._client, counting, most_s, expected_s, self._keeper.keep)
+            after = ask_all(counting, look)
         client = HostDelta(
             self._client.host.name, "client", difference(answer["before"], answer["after"])
         )
@@ -334,7 +333,7 @@ class Session:
         self._active, self._offloads = ("", "", len(self._hops)), ""
         self.switch(("direct", "", 0))
         asked = [(self._client, "renew"), *((each, "counters") for each in self._agents[1:])]
-        look = [(each, {"op": word, "lease_s": PREPARE_LIMIT_S}) for each, word in asked]
+        look = [(each, {"op": word}) for each, word in asked]
         until = time.monotonic() + _RECOVER_S
         while True:
             try:
@@ -350,7 +349,7 @@ class Session:
 
     def _records(self) -> bytes:
         """Fetch what the connection timer saw in the last sample. Raises BenchError."""
-        question = {"op": "connections", "lease_s": PREPARE_LIMIT_S}
+        question = {"op": "connections"}
         try:
             return connections.gather(lambda: self._client.ask(question))
         except ValueError as error:

@@ -195,7 +195,7 @@ class Load:
         operations = [protocol.decode(line).get("op") for line in text.splitlines()]
         if "abort" in operations:
             return False
-        if set(operations) != {"still"}:
+        if not set(operations) <= {"still", "keep"}:
             raise Ended("the controller does not wait for siege")
         net.require_links(self._nics)
         return True

@@ -5,8 +5,9 @@ In:  one configuration a line ({"mode": …}), or {"op": "counters"}, {"op": "re
      Every agent answers {"op": "clock"} (clock.py).
 Out: {"event": "ready" | "counters" | "error" | "stopped" | …}, one line for each line in.
 
-Every line from the controller renews the lease. An agent ends on end of file, on SIGTERM and
-SIGHUP, and when the lease runs out: the controller may be gone without SSH having noticed.
+Every line from the controller renews the lease; {"op": "keep"} does that alone, and has no answer.
+An agent ends on end of file, on SIGTERM and SIGHUP, and when the lease runs out: the controller may
+be gone without SSH having noticed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ Message = dict[str, Any]
 MAX_LINE = 65536
 DEFAULT_LEASE_S = 30.0
 MAX_LEASE_S = 3600.0
+# What only renews the lease. It has no answer.
+_KEEP = {"op": "keep"}
 
 
 class Ended(Exception):
@@ -90,8 +93,11 @@ def messages(lease: Lease) -> Iterator[Message]:
         line, newline, rest = pending.partition(b"\n")
         if newline:
             pending = rest
-            yield _renewing(decode(line), lease)
-            # Whoever waits for an answer cannot renew the lease meanwhile.
+            message = _renewing(decode(line), lease)
+            if message == _KEEP:
+                continue
+            yield message
+            # Nothing was read meanwhile, whatever came.
             lease.again()
             continue
         if len(pending) > MAX_LINE:

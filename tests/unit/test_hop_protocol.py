@@ -91,6 +91,7 @@ def stopped(reason: str) -> dict[str, Any]:
         (b'{"a": 1, "lease_s": 5}\n', [READY, END], 0),
         (b'{"a": 1}', [END], 0),
         (b'{"quiet": 1}\n{"a": 1}\n', [READY, END], 0),
+        (b'{"op": "keep"}\n{"a": 1}\n{"op": "keep"}\n', [READY, END], 0),
         (
             b'{"fail": "no"}\n{"a": 1}\n',
             [{"event": "error", "cause": "no", "remedy": "mend it"}, READY, END],

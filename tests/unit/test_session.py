@@ -35,7 +35,7 @@ def placed(ip: str = "198.18.0.{}", **settings: Any) -> dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("ip", ["198.18.0.{}", "2001:2::{}"])
 def test_places(ip: str) -> None:
-    common = {"op": "place", "version": version.digest(), "data_nic": "lo", "lease_s": 165.0}
+    common = {"op": "place", "version": version.digest(), "data_nic": "lo"}
     common["holder"] = Owner.me().text
     assert placed(ip) == {
         "client": {**common, "data_ip": ip.format(1)},

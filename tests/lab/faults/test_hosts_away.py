@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -114,6 +115,26 @@ def test_ssh_is_stalled(faulty: Lab, at_work: Running, host: str) -> None:
     finally:
         send(signal.SIGCONT, *stopped)
         send(signal.SIGKILL, *stopped)
+
+
+def test_ssh_is_stalled_while_others_prepare(faulty: Lab, tmp_path: Path) -> None:
+    """An agent that is ready, and hears no more, does not wait for as long as others may take."""
+    shutil.rmtree("/opt/hopbench/built", ignore_errors=True)
+    # A hop compiles; the server is ready sooner.
+    with running(tmp_path, *small_run(faulty, "--hops", "2")) as made:
+        made.until(lambda: in_host(faulty, "server", "nginx"))
+        stopped = _sshd(faulty, "server")
+        before_fault = time.monotonic()
+        send(signal.SIGSTOP, *stopped)
+        try:
+            done = made.end()
+            assert (done.status, "server: " in done.error) == (1, True), done.error
+            assert wait_until(lambda: not in_host(faulty, "server"), 45.0)
+            assert time.monotonic() - before_fault < 45.0
+            assert not in_host(faulty, "server", "nginx")
+        finally:
+            send(signal.SIGCONT, *stopped)
+            send(signal.SIGKILL, *stopped)
 
 
 def test_a_host_is_deleted(tmp_path: Path) -> None:
