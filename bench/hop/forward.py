@@ -49,6 +49,7 @@ class Agent:
         self._place: config.Place | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._active: str | None = None
+        self._met: set[str] = set()  # next hops whose MAC address was asked for
         self._host = HostCounters(())
         self._offloads: offloads.Offloads | None = None
 
@@ -109,6 +110,9 @@ class Agent:
         if was_active and self._place is not None:
             # Another mode is not to start, and be measured, while the NIC comes back from XDP.
             net.await_link(self._place.nics)
+        if self._place is not None and target.next_ip not in self._met:
+            net.forget(target.next_ip, self._place.nics)
+            self._met.add(target.next_ip)
         facts = self._forwarder(target.mode).start(target)
         self._active = target.mode
         return {"event": "ready", "mode": target.mode, **facts}

@@ -28,7 +28,8 @@ NEIGHBOUR_LIMIT_S = 3.0
 LINK_LIMIT_S = 30.0
 _SOCKET = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ASKED_BY = {4: "ARP", 6: "neighbour solicitations"}
-_VALID = {"PERMANENT", "NOARP", "REACHABLE", "STALE", "DELAY", "PROBE"}
+_LEARNT = {"REACHABLE", "STALE", "DELAY", "PROBE"}
+_VALID = {"PERMANENT", "NOARP", *_LEARNT}
 
 
 def ephemeral_ports() -> tuple[int, int]:
@@ -182,6 +183,20 @@ def resolve(
                 "check cabling and addresses",
             )
         time.sleep(0.02)
+
+
+def forget(address: str, nics: tuple[str, ...]) -> None:
+    """Have the stack ask anew for the MAC address of the next hop, unless somebody has set it.
+
+    A machine that was made anew has another one. What the stack knows of the old one counts for
+    half a minute, and then until 8 s after the first packet to it.
+    """
+    # Without a way there, whoever needs one says so.
+    with contextlib.suppress(HopError):
+        nic, _, neighbour = _way(address, nics)
+        for entry in ip_json("neigh", "show", "to", neighbour, "dev", nic):
+            if _LEARNT & set(entry.get("state", [])):
+                ip_json("neigh", "del", neighbour, "dev", nic)
 
 
 def nudge(address: str) -> None:

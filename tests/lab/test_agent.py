@@ -142,7 +142,7 @@ def test_a_broken_stream_ends_the_agent(agent: DirectAgent, line: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_taken_port_is_refused(lab: Lab, agent: DirectAgent, mode: str) -> None:
-    code = "import socket,time; s=socket.socket(); s.bind(('',7000)); s.listen(); time.sleep(300)"
+    code = "import socket,time; s=socket.create_server(('',7000)); time.sleep(300)"
     holder = subprocess.Popen(
         ["ip", "netns", "exec", lab.namespace("hop1"), "/usr/bin/python3", "-c", code]
     )

@@ -13,7 +13,7 @@ import pytest
 
 from bench.cells import Cell
 from bench.inventory import load
-from bench.lab.model import Lab
+from bench.lab.model import NIC, Lab
 from bench.runs import RunReader
 from bench.session import Session
 from tests.lab.agents import DirectAgent
@@ -122,6 +122,9 @@ def test_a_run(lab6: Lab, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", HOP_MODES)
 def test_each_connection_is_counted_once(lab6: Lab, mode: str) -> None:
     with Session(load(lab6.name), 2, [mode]) as session:
+        # What the stack knows of a machine that was there before.
+        gone = ("lladdr", "02:00:00:00:00:99", "dev", NIC, "nud", "stale")
+        inside(lab6, "hop1", "ip", "neigh", "replace", lab6.hosts[2].data_ip, *gone)
         attach = "native" if mode == "xdp" else ""
         session.verify((mode, attach, 2))
         raw = session.sample(Cell(mode, attach, 2, 624, 5, 500))

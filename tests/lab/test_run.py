@@ -14,7 +14,7 @@ import pytest
 from bench.cells import Cell
 from bench.hop.version import digest
 from bench.inventory import load
-from bench.lab.model import Lab
+from bench.lab.model import NIC, Lab
 from bench.runs import RunReader
 from bench.session import Session, forwarding_of
 from tests.lab.agents import DirectAgent
@@ -118,6 +118,16 @@ def test_payloads_arrive_whole_by_every_way(lab: Lab) -> None:
         for mode in MODES:
             for hops in (1, 3, 5):
                 session.verify(forwarding_of(cell(mode, hops)))
+
+
+@pytest.mark.parametrize("state", ["reachable", "stale"])
+@pytest.mark.parametrize("mode", ["socat", "nft", "xdp"])
+def test_a_next_hop_that_was_made_anew(lab: Lab, mode: str, state: str) -> None:
+    """The stack still knows the MAC address of the machine that was there before."""
+    with Session(load(lab.name), 2, [mode]) as session:
+        gone = ("lladdr", "02:00:00:00:00:99", "dev", NIC, "nud", state)
+        inside(lab, "hop1", "ip", "neigh", "replace", lab.hosts[2].data_ip, *gone)
+        session.verify(forwarding_of(cell(mode, 2)))
 
 
 def test_a_way_around_the_hops_is_noticed(lab: Lab) -> None:
