@@ -137,7 +137,10 @@ def read_counters(run: Path) -> pd.DataFrame:
         earlier = _read_table(done)
         if missing := [key for key in _KEYS if key not in earlier.column_names]:
             raise damaged(done, f"it has no column {missing[0]}")
-        frame = earlier.to_pandas()
+        try:
+            frame = earlier.to_pandas()
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise damaged(done, error) from error
         frames.insert(0, frame[~frame["sample"].isin({row["sample"] for row in rows})])
     if not frames:
         return pd.DataFrame(columns=list(_KEYS))
@@ -226,7 +229,11 @@ def _read_table(
         rows, width = parquet.metadata.num_rows, parquet.metadata.num_columns
         if rows > MOST_ROWS or rows * width > _MOST_VALUES:
             raise damaged(file, f"it has {rows} rows of {width} columns")
-        return parquet.read(None if columns is None else list(columns))
+        table = parquet.read(None if columns is None else list(columns))
+        # A ValueError for names that are no text.
+        list(table.column_names)
+        # Nobody tells pandas here what to make of it.
+        return table.replace_schema_metadata()
     except KeyError as error:
         raise damaged(file, _COLUMNS) from error
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -241,8 +241,9 @@ def test_a_machine_that_loses_its_power_is_named(
         deployed.power_off("hop2")
         begin = time.monotonic()
         assert wait_until(lambda: "hop2: " in log.read_text().partition("3/30")[2], 30)
-        # Silence of 12 s, a sample that was under way, and QEMU's own slowness.
-        assert time.monotonic() - begin < 25
+        noticed_s = time.monotonic() - begin
+        print(f"noticed after {noticed_s:.1f} s")
+        assert noticed_s < 15
         assert process.wait(timeout=120) == 1
     finally:
         process.kill()

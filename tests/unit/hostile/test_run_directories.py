@@ -209,6 +209,15 @@ def test_any_table(made: Path, tmp_path: Path, name: str) -> None:
     fuzz(check, changes, cut, st.sampled_from(["show", "compare", "diagnose"]), examples=12)
 
 
+def test_a_table_that_tells_pandas_what_to_make_of_it(made: Path, tmp_path: Path) -> None:
+    path = spoiled(made, tmp_path)
+    whole = pq.read_table(path / "counters.parquet")
+    for said in (b"\xab", b"{", b"[]", b'{"index_columns": [{"kind": "range"}]}'):
+        table = whole.replace_schema_metadata({b"pandas": said})
+        pq.write_table(table, path / "counters.parquet")
+        look(path, "show")
+
+
 def test_any_columns(made: Path, tmp_path: Path) -> None:
     """Tables that are whole, of other columns than hopbench's, or of other values."""
     path = spoiled(made, tmp_path)
