@@ -203,7 +203,10 @@ def _as(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 def _read_rows(part: Path) -> list[dict[str, Any]]:
     try:
-        rows = strict_json.loads(part.read_text(encoding="utf-8") if part.is_file() else "")
+        text = part.read_text(encoding="utf-8") if part.is_file() else ""
+        rows = strict_json.loads(text)
+        # A ValueError for what JSON can escape and is no text: half of a pair.
+        json.dumps(rows, ensure_ascii=False).encode()
     except (OSError, ValueError) as error:
         raise damaged(part, error) from error
     if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
@@ -230,7 +233,8 @@ def _read_table(
         if rows > MOST_ROWS or rows * width > _MOST_VALUES:
             raise damaged(file, f"it has {rows} rows of {width} columns")
         table = parquet.read(None if columns is None else list(columns))
-        # A ValueError for names that are no text.
+        # A ValueError for words, and for names, that are no text.
+        table.validate(full=True)
         list(table.column_names)
         # Nobody tells pandas here what to make of it.
         return table.replace_schema_metadata()

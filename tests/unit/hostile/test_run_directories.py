@@ -218,6 +218,16 @@ def test_a_table_that_tells_pandas_what_to_make_of_it(made: Path, tmp_path: Path
         look(path, "show")
 
 
+@pytest.mark.parametrize("column", ["sample", "host", "role"])
+def test_words_of_a_table_that_are_no_text(made: Path, tmp_path: Path, column: str) -> None:
+    path = spoiled(made, tmp_path)
+    table = pq.read_table(path / "counters.parquet")
+    words = pa.array([b"\xab"] * len(table)).view(pa.string())
+    table = table.set_column(table.column_names.index(column), column, words)
+    pq.write_table(table, path / "counters.parquet")
+    look(path, "show")
+
+
 def test_any_columns(made: Path, tmp_path: Path) -> None:
     """Tables that are whole, of other columns than hopbench's, or of other values."""
     path = spoiled(made, tmp_path)
@@ -242,6 +252,19 @@ def test_any_columns(made: Path, tmp_path: Path) -> None:
 
     names = st.sampled_from(["connections.parquet", "counters.parquet"])
     fuzz(check, columns, names, st.sampled_from(["show", "compare", "diagnose"]), examples=12)
+
+
+@pytest.mark.parametrize("row", [{"host": "\udcff"}, {"\udcff": 1.0}])
+@pytest.mark.parametrize("command", ["show", "join"])
+def test_words_of_a_part_that_are_no_text(
+    made: Path, tmp_path: Path, row: dict[str, Any], command: str
+) -> None:
+    path = spoiled(made, tmp_path)
+    part = path / tables.COUNTERS_FOLDER / "001-0001.json"
+    part.parent.mkdir()
+    good = {"sample": "001-0001", "host": "client", "role": "client"}
+    part.write_text(json.dumps([{**good, **row}]))
+    look(path, command)
 
 
 def test_any_part(made: Path, tmp_path: Path) -> None:
