@@ -147,10 +147,10 @@ def read_counters(run: Path) -> pd.DataFrame:
     joined = pd.concat(frames, ignore_index=True)
     numbers = [name for name in joined.columns if name not in _KEYS]
     try:
-        counted = joined[numbers].astype("float64")
+        words, counted = joined[list(_KEYS)].astype("str"), joined[numbers].astype("float64")
     except (ValueError, TypeError) as error:
         raise damaged(done, error) from error
-    return pd.concat([joined[list(_KEYS)].astype("str"), counted], axis=1)
+    return pd.concat([words, counted], axis=1)
 
 
 def _chain(tables: Sequence[pa.Table], parts: Sequence[Path]) -> Iterator[pa.Table]:

@@ -219,10 +219,13 @@ def test_a_table_that_tells_pandas_what_to_make_of_it(made: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("column", ["sample", "host", "role"])
-def test_words_of_a_table_that_are_no_text(made: Path, tmp_path: Path, column: str) -> None:
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()], ids=str)
+def test_words_of_a_table_that_are_no_text(
+    made: Path, tmp_path: Path, column: str, kind: pa.DataType
+) -> None:
     path = spoiled(made, tmp_path)
     table = pq.read_table(path / "counters.parquet")
-    words = pa.array([b"\xab"] * len(table)).view(pa.string())
+    words = pa.array([b"\xab"] * len(table)).view(kind)
     table = table.set_column(table.column_names.index(column), column, words)
     pq.write_table(table, path / "counters.parquet")
     look(path, "show")
