@@ -53,7 +53,7 @@ test-containers: setup-tests setup-containers
 box: setup setup-vm
 	@sh tools/box.sh $(DEBIAN)
 
-# A libvirtd in a network namespace of its own, for `vagrant up` where none runs: docs/vagrant.md
+# A libvirtd in a network namespace of its own, which no `vagrant destroy` ends: docs/vagrant.md
 vm-host: setup-vm
 	@sh tools/vm-host.sh up && sh tools/vm-host.sh status
 

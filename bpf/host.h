@@ -8,7 +8,6 @@
 
 #include "address.h"
 
-/* EGRESS: is there another NIC, towards the client, beside the one for data? */
 struct nic {
 	__u32 dev;  /* as the routing tables know it */
 	__u32 link; /* what the program runs on: the same, or what a VLAN device lies on */
@@ -18,8 +17,8 @@ struct nic {
 
 struct host {
 	struct nic data;
-	struct nic egress;
-	struct addr addr; /* towards the client, in network order */
+	struct nic egress; /* zeros without one: EGRESS, a constant, says whether there is */
+	struct addr addr;  /* towards the client, in network order */
 };
 
 VALUE(host, struct host);
@@ -34,16 +33,11 @@ static __always_inline int addr_is_hop(const struct addr *a)
 	return addr_equal(a, &host_value()->addr);
 }
 
-/* A NIC by its index, or NULL when it is none of ours. */
-static __always_inline const struct nic *nic_by_dev(__u32 dev)
+static __always_inline int dev_is_ours(__u32 dev)
 {
 	const struct host *host = host_value();
 
-	if (dev == host->data.dev)
-		return &host->data;
-	if (EGRESS && dev == host->egress.dev)
-		return &host->egress;
-	return NULL;
+	return dev == host->data.dev || (EGRESS && dev == host->egress.dev);
 }
 
 static __always_inline int mac_equal(const __u8 *a, const __u8 *b)

@@ -86,7 +86,7 @@ static __always_inline struct neighbour *neighbour_ask(struct xdp_md *ctx, const
 	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return NULL;
-	if (!nic_by_dev(fib.ifindex))
+	if (!dev_is_ours(fib.ifindex))
 		return NULL;
 	found->from = *from;
 	found->to = *to;

@@ -164,7 +164,7 @@ class Program:
         self.hz = constants.defines()["HZ"]
         maps = constants.maps()
         self.fds = compiler.load("forwarder.c", (FUNCTION, _TICK), maps, constants.defines())
-        self._describe_host()
+        self.describe_host()
         self.flows = mmap.mmap(self.fds["flows"], self.flow_len * maps["flows"].entries)
         self._names, self._cpus = counter_names(), kernel.possible_cpus()
 
@@ -173,19 +173,18 @@ class Program:
         """The program to attach."""
         return self.fds[FUNCTION]
 
-    def _describe_host(self) -> None:
-        """Write what is this hop's own: NICs, their MAC addresses as they are now, its address."""
+    def describe_host(self) -> None:
+        """Write what is this hop's own: NICs, their MAC addresses as they are now, its address.
+
+        Raises HopError when a NIC is gone.
+        """
         nics = (self.constants.data, self.constants.egress)
         packed = (_NIC.pack(nic.dev, nic.link, _mac(nic.dev)) if nic else _NO_NIC for nic in nics)
         address = pack_address(self.constants.hop_ip, self.constants.family)
         kernel.update(self.fds["host"], _FIRST, b"".join(packed) + address)
 
     def set_next(self, address: str, port: int, out: str) -> None:
-        """Forward new flows there, with `out` as their source. Port 0: open no flows.
-
-        Raises HopError when a NIC is gone.
-        """
-        self._describe_host()
+        """Forward new flows there, with `out` as their source. Port 0: open no flows."""
         ends = pack_address(address, self.constants.family) + pack_address(
             out, self.constants.family
         )

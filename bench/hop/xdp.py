@@ -104,6 +104,8 @@ class XdpForwarder:
         constants = self._program.constants
         links = {constants.data.link} | ({constants.egress.link} if constants.egress else set())
         try:
+            # A NIC may have got another MAC address since it was last attached to.
+            self._program.describe_host()
             # New flows are refused until the next hop is known.
             self._program.set_next(target.next_ip, 0, place.data_ip)
             linked = net.linked(place.nics)

@@ -7,94 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nested import changed
+from ready import (
+    CHAIN,
+    CLIENT,
+    FACTS,
+    HOPS,
+    NIC,
+    PLANNED,
+    SERVER,
+    everywhere,
+    facts,
+    on,
+    only,
+)
 
 from bench.chain import Chain, Host
-from bench.finding import Finding
-from bench.readiness import Planned, findings
-
-NIC: dict[str, Any] = {
-    "driver": "ixgbe",
-    "firmware": "1.0",
-    "mtu": 1500,
-    "rx_queues": 4,
-    "xdp_mode": "",
-    "xdp_program": None,
-    "rps_cpus": ["0", "00000000,00000000", None],
-    "qdiscs": [{"kind": "mq", "handle": "0:"}, {"kind": "fq_codel", "handle": "0:"}],
-    "tc_filters": {},
-    "tcx": {"ingress": [], "egress": None},
-    "irqs": {
-        "40": {"affinity": "0-3", "effective": "0"},
-        "41": {"affinity": "0-3", "effective": "1"},
-    },
-    "lower": None,
-    "lower_nic": None,
-}
-FACTS: dict[str, Any] = {
-    "kernel": "6.18.0",
-    "cpu": "a CPU",
-    "cpus": 4,
-    "boot_id": None,
-    "load_1min": 0.0,
-    "governor": "performance",
-    "scaling_driver": "acpi-cpufreq",
-    "turbo": False,
-    "clock_source": "tsc",
-    "clock_sources": ["tsc", "hpet"],
-    "memory": {"total_bytes": 8_000_000_000, "available_bytes": 7_000_000_000},
-    "swap": {"total_bytes": 1 << 30, "used_bytes": 0},
-    "nft_tables": [],
-    "tcp_time_wait": 100,
-    "ip_local_port_range": ["32768", "60999"],
-    "sysctls": {
-        "net.core.default_qdisc": "pfifo_fast",
-        "net.core.somaxconn": "4096",
-        "net.core.busy_poll": "0",
-        "net.core.bpf_jit_enable": "1",
-        "net.ipv4.tcp_timestamps": "1",
-        "net.netfilter.nf_conntrack_max": "262144",
-        "net.netfilter.nf_conntrack_tcp_timeout_time_wait": "120",
-        "kernel.bpf_stats_enabled": "0",
-    },
-    "nic": NIC,
-    "egress_nic": None,
-}
-CLIENT = Host("client", "client", "198.18.0.1", "eth0", 0)
-HOPS = tuple(Host(f"hop{n}", "hop", f"198.18.0.{n + 1}", "eth0", 7000) for n in (1, 2))
-SERVER = Host("server", "server", "198.18.0.9", "eth0", 8000)
-CHAIN = Chain(Path("chain.ini"), CLIENT, HOPS, SERVER)
-# The client's ports lie apart from the hops'.
-OTHER_PORTS = {"ip_local_port_range": ["2048", "32767"]}
-PLANNED = Planned(1_000_000, 25, ("direct", "socat", "nft", "xdp"))
-
-
-def facts(**changes: Any) -> dict[str, Any]:
-    """Return the facts with some changed: `nic__mtu=9000`."""
-    return changed(FACTS, changes)
-
-
-def everywhere(**changes: Any) -> dict[str, dict[str, Any]]:
-    """Return every host's facts, all with the same changes."""
-    found = {host.name: facts(**changes) for host in CHAIN.hosts}
-    found["client"] = facts(**{**OTHER_PORTS, **changes})
-    return found
-
-
-def on(host: str, **changes: Any) -> dict[str, dict[str, Any]]:
-    """Return every host's facts, those of one changed."""
-    own = {**OTHER_PORTS, **changes} if host == "client" else changes
-    return {**everywhere(), host: facts(**own)}
-
-
-def only(found: list[Finding]) -> Finding:
-    (finding,) = found
-    assert finding.remedy
-    return finding
-
-
-def without_timestamps(value: str = "0") -> dict[str, Any]:
-    return {"sysctls__net.ipv4.tcp_timestamps": value}
+from bench.readiness import findings
 
 
 def test_nothing_is_wrong() -> None:
@@ -296,113 +224,3 @@ def test_order_is_that_of_the_chain() -> None:
     odd = everywhere(governor="powersave", swap__used_bytes=1 << 30)
     found = [finding.host for finding in findings(CHAIN, odd, PLANNED)]
     assert found == [name for host in CHAIN.hosts for name in 2 * [host.name]]
-
-
-# Ports, queues and tables
-
-MANY = 28233  # One connection more than the range of ports has.
-
-
-@pytest.mark.parametrize(
-    ("host", "planned", "hosts"),
-    [
-        # The client's connections end at the server, with nft, XDP and without hops.
-        ("client", Planned(MANY + 2488, 25, ("nft",)), ["client"]),
-        ("server", Planned(MANY + 2488, 25, ("direct",)), ["client"]),
-        ("client", Planned(30720, 25, ("nft",)), []),
-        ("hop1", Planned(10**6, 25, ("nft", "xdp")), []),
-        # With socat also at every hop, which has its own ports.
-        ("hop1", Planned(10**6, 25, ("socat",)), ["client", "hop1"]),
-        ("server", Planned(MANY, 25, ("socat",)), ["hop1", "hop2"]),
-        ("server", Planned(MANY - 1, 25, ("socat",)), []),
-        # It is how many a minute that counts.
-        ("server", Planned(10**6, 25, ("nft",), 500.0), []),
-        ("server", Planned(10**6, 25, ("nft",), 520.0), ["client"]),
-        ("server", Planned(1000, 25, ("nft",), 10_000.0), []),
-    ],
-)
-def test_ports_that_have_to_rest(host: str, planned: Planned, hosts: list[str]) -> None:
-    found = findings(CHAIN, on(host, **without_timestamps()), planned)
-    assert [finding.host for finding in found] == hosts
-    for finding in found:
-        assert finding.level == "warning"
-        assert f"timestamps on {host} a port" in finding.text
-        assert "net.ipv4.tcp_timestamps=1" in finding.remedy
-
-
-@pytest.mark.parametrize("value", ["1", "2", None])
-def test_timestamps_let_ports_be_used_again(value: str | None) -> None:
-    changes = {"sysctls__net.ipv4.tcp_timestamps": value}
-    assert findings(CHAIN, everywhere(**changes), Planned(10**9, 25, ("nft",))) == []
-
-
-@pytest.mark.parametrize(
-    ("host", "concurrency", "modes", "found"),
-    [
-        ("client", 100, ("direct",), []),
-        ("client", 101, ("direct",), ["client"]),
-        ("hop2", 101, ("nft", "xdp"), []),
-        ("hop2", 101, ("socat",), ["hop2"]),
-        ("server", 101, ("socat",), []),
-    ],
-)
-def test_more_at_a_time_than_ports(
-    host: str, concurrency: int, modes: tuple[str, ...], found: list[str]
-) -> None:
-    few = on(host, ip_local_port_range=["40000", "40099"], tcp_time_wait=0)
-    problems = findings(CHAIN, few, Planned(1000, concurrency, modes))
-    assert [finding.host for finding in problems] == found
-    for finding in problems:
-        assert finding.level == "problem"
-        assert finding.text.startswith("101 connections at a time, and 100 ports")
-
-
-@pytest.mark.parametrize(
-    ("host", "modes", "found"),
-    [
-        ("server", ("direct",), ["server"]),
-        ("hop1", ("direct",), []),
-        ("hop1", ("socat",), ["hop1"]),
-        ("client", ("socat",), []),
-    ],
-)
-def test_short_queues(host: str, modes: tuple[str, ...], found: list[str]) -> None:
-    short = on(host, **{"sysctls__net.core.somaxconn": "24"})
-    warnings = findings(CHAIN, short, Planned(1000, 25, modes))
-    assert [finding.host for finding in warnings] == found
-    assert findings(CHAIN, short, Planned(1000, 24, modes)) == []
-
-
-@pytest.mark.parametrize(
-    ("planned", "text"),
-    [
-        (Planned(5000, 25, ("nft",)), ""),
-        (Planned(5001, 25, ("xdp",)), ""),
-        (Planned(5001, 25, ("nft",)), "has room for 5000 connections, and nft may need 5001"),
-        # A port that is used again takes its old place.
-        (Planned(10**6, 25, ("nft",)), "and nft may need 30720"),
-        (Planned(10**6, 25, ("nft",), 50.0), "and nft may need 6000"),
-        (Planned(10**6, 25, ("nft",), 40.0), ""),
-    ],
-)
-def test_a_table_that_fills_up(planned: Planned, text: str) -> None:
-    few = on("hop1", **{"sysctls__net.netfilter.nf_conntrack_max": "5000"})
-    found = findings(CHAIN, few, planned)
-    assert [finding.host for finding in found] == (["hop1"] if text else [])
-    assert not text or text in found[0].text
-
-
-@pytest.mark.parametrize(("concurrency", "problems"), [(16, 0), (17, 1)])
-def test_few_ports_of_a_nat(concurrency: int, problems: int) -> None:
-    hop = Host("hop1", "hop", "198.18.0.2", "eth0", 7000, nat_ports=(2000, 2015))
-    chain = Chain(Path("chain.ini"), CLIENT, (hop,), SERVER)
-    assert len(findings(chain, everywhere(), Planned(100, concurrency, ("xdp",)))) == problems
-    assert findings(chain, everywhere(), Planned(100, concurrency, ("nft",))) == []
-
-
-def test_ranges_of_client_and_hops_overlap() -> None:
-    same = {**everywhere(), "client": facts()}
-    finding = only(findings(CHAIN, same, PLANNED))
-    assert "overlaps that of hop1" in finding.text
-    for modes in (("nft",), ("socat",), ("direct", "xdp")):
-        assert findings(CHAIN, same, Planned(100, 1, modes)) == []
